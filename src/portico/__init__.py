@@ -1,0 +1,1 @@
+"""Portico: every socket behind one front door."""

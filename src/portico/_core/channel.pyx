@@ -1,0 +1,293 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""A connection that carries whole messages: its bytes are cut by a codec as they arrive."""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+
+from .codec cimport TOO_LARGE, Codec, Payload, Span, failure, open_bytes, release
+from .connection cimport (BATCH, CLOSED, FAILED, ITERATE, NEXT, OPEN, Connection, Recv, Settings)
+from .ring cimport Slot, ring_pop
+from .wire cimport Sink, Wire
+
+from portico.errors import EndOfStream, MessageTooLarge, ProtocolError
+
+
+cdef class _Failure:
+    """Stands in the queue for a message that could not be read."""
+    cdef object error
+
+
+cdef class ChannelBase(Connection):
+    """Messages of `codec` upon `wire`, or upon that of `predecessor`, with what that has received."""
+    cdef readonly Codec codec
+    cdef Py_ssize_t skip            # bytes to drop of a message that is too large; -1: until the codec finds its end
+    cdef Py_ssize_t needed          # bytes that a codec in Python wants to see first
+
+    def __init__(self, Wire wire not None, Codec codec not None, Settings settings not None, owner=None,
+                 Connection predecessor=None):
+        super().__init__(wire, settings, owner)
+        self.codec = codec
+        self.take_over(predecessor)
+
+    # receiving
+
+    cdef int bytes_arrived(self, const char* data, Py_ssize_t size) except -1:
+        cdef bint reader_waits = self.reader is not None and self.messages.count == 0
+        cdef Py_ssize_t used
+        if self.read_state != OPEN:
+            return 0
+        self.active = self.hub.now
+        self.settings.bytes_received += size
+        if not self.codec.native:
+            self.parse_in_python(data, size)
+        elif self.carry_size == 0:
+            used = self.parse(data, size)
+            if used < size and self.read_state == OPEN:
+                self.keep(data + used, size - used)
+        else:
+            self.keep(data, size)
+            used = self.parse(self.carry + self.carry_start, self.carry_size)
+            if used:
+                self.drop_front(used)
+        if self.carry_size:
+            if not self.message_begun:
+                self.message_begun = self.active
+                self.set_deadline()
+        else:
+            self.message_begun = 0
+        if self.reader is not None and self.messages.count:
+            self.reader.wake()
+        if self.queued_size > self.settings.read_limit and not reader_waits:
+            self.pause_reading()
+        return 0
+
+    cdef int drop_front(self, Py_ssize_t size) except -1:
+        cdef Py_ssize_t searched = self.searched
+        self.message_begun = 0
+        if self.read_state != OPEN:
+            return 0
+        self.clear_carry_front(min(size, self.carry_size))
+        if self.carry_size:
+            self.searched = searched
+        return 0
+
+    cdef Py_ssize_t parse(self, const char* data, Py_ssize_t size) except -1:
+        """Queue the messages in `data`, return how many bytes they took."""
+        cdef Py_ssize_t used = 0, frame
+        cdef Span span
+        cdef Codec codec = self.codec
+        while used < size:
+            if self.skip:
+                used += self.skip_some(data + used, size - used)
+                if self.skip:
+                    return used
+                continue
+            frame = codec.next(data + used, size - used, &self.searched, &span)
+            if frame > 0:
+                self.searched = 0
+                self.settings.messages_received += 1
+                try:
+                    self.push(codec.load(data + used + span.start, span.size), span.size)
+                except ProtocolError as error:
+                    self.push_failure(error)
+                used += frame
+            elif frame == 0:
+                return used
+            elif frame == TOO_LARGE:
+                self.searched = 0
+                self.skip = span.frame
+                self.push_failure(failure(codec, frame, &span))
+            else:
+                self.fail(failure(codec, frame, &span))
+                return size
+        return used
+
+    cdef Py_ssize_t skip_some(self, const char* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t dropped
+        if self.skip > 0:
+            dropped = min(self.skip, size)
+            self.skip -= dropped
+        elif self.codec.resync(data, size, &dropped):
+            self.skip = 0
+        return dropped
+
+    cdef int parse_in_python(self, const char* data, Py_ssize_t size) except -1:
+        """As `parse`, for a codec whose `decode` is Python: it is shown a copy, of which it may keep parts."""
+        cdef Py_ssize_t used = 0, total
+        if self.carry_size + size < self.needed:
+            return self.keep(data, size)
+        if self.carry_size:
+            self.keep(data, size)
+            copy = PyBytes_FromStringAndSize(self.carry + self.carry_start, self.carry_size)
+            self.drop_carry()
+        else:
+            copy = PyBytes_FromStringAndSize(data, size)
+        self.needed = 0
+        self.message_begun = 0
+        view = memoryview(copy)
+        total = PyBytes_GET_SIZE(copy)
+        while used < total and self.read_state == OPEN:
+            try:
+                answer = self.codec.decode(view[used:])
+            except (ProtocolError, MessageTooLarge) as error:
+                return self.fail(error)
+            except Exception as error:
+                failure = ProtocolError(f"the codec {type(self.codec).__name__} failed: {type(error).__name__}: {error}")
+                failure.__cause__ = error
+                return self.fail(failure)
+            if not isinstance(answer, tuple):
+                self.needed = answer or 0
+                break
+            message, frame = answer
+            if not 0 < frame <= total - used:
+                return self.fail(ProtocolError(f"the codec {type(self.codec).__name__} took {frame} of {total - used} bytes"))
+            used += frame
+            self.settings.messages_received += 1
+            self.push(message, frame)
+        if used < total and self.read_state == OPEN:
+            self.keep(PyBytes_AS_STRING(copy) + used, total - used)
+        return 0
+
+    cdef int push_failure(self, object error) except -1:
+        cdef _Failure failure = _Failure.__new__(_Failure)
+        failure.error = error
+        return self.push(failure, 0)
+
+    cdef int fail(self, object error) except -1:
+        """What comes from here on cannot be understood; what is queued stays readable."""
+        self.failure = error
+        self.message_begun = 0
+        self.stop_reading(FAILED)
+        return self.pause_reading()
+
+    cdef int take(self, Recv recv, PyObject** answer) except -1:
+        cdef Slot slot
+        cdef list batch
+        if recv.kind == BATCH and self.messages.count:
+            batch = []
+            while self.messages.count and type(<object>self.messages.slots[self.messages.first].item) is not _Failure:
+                slot = ring_pop(&self.messages)
+                batch.append(<object>slot.item)
+                Py_DECREF(<object>slot.item)
+                self.took(slot.size)
+            if batch:
+                Py_INCREF(batch)
+                answer[0] = <PyObject*>batch
+                return 1
+        if not self.messages.count:
+            return 0
+        slot = ring_pop(&self.messages)
+        self.took(slot.size)
+        if type(<object>slot.item) is _Failure:
+            error = (<_Failure>slot.item).error
+            Py_DECREF(<object>slot.item)
+            raise error
+        answer[0] = slot.item
+        return 1
+
+    cdef object end(self, Recv recv):
+        cdef bint iterating = recv.kind == ITERATE
+        if self.successor is not None:
+            raise self.closed_error()
+        if self.read_state == FAILED:
+            raise self.failure
+        if self.read_state == CLOSED:
+            if iterating and self.cause is None:
+                raise StopAsyncIteration
+            raise self.closed_error()
+        if self.carry_size:
+            raise EndOfStream(PyBytes_FromStringAndSize(self.carry + self.carry_start, self.carry_size))
+        if iterating:
+            raise StopAsyncIteration
+        raise EndOfStream()
+
+    def recv(self):
+        """Await the next message. Cancelled, it loses none.
+
+        :raises EndOfStream: the peer ended its side; `.partial` is what it sent of an unfinished message
+        :raises ClosedError: the connection was closed or lost
+        :raises MessageTooLarge: a message was over the codec's `max_size`; it was dropped, the next ones can be read
+        :raises ProtocolError: what came is no message
+        :raises BusyError: another task is receiving"""
+        return self.new_recv(NEXT)
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        return self.new_recv(ITERATE)
+
+    def batches(self):
+        """Iterate over lists of all the messages that are there at the time: cheapest at high rates."""
+        cdef Batches batches = Batches.__new__(Batches)
+        batches.channel = self
+        return batches
+
+    # sending
+
+    def send(self, message):
+        """Queue a message now; it leaves at the end of the loop's turn. Await the result to wait for room.
+
+        :raises ClosedError: the connection is closed or lost, or `send_eof` was called
+        :raises MessageTooLarge: the message is over the codec's `max_size`
+        :raises LimitError: `max_unsent` bytes wait already"""
+        cdef Payload payload
+        self.check_sending()
+        self.codec.open(message, &payload)
+        try:
+            if self.codec.native:
+                self.codec.check(payload.size)
+                self.put(self.codec, &payload)
+            else:
+                self.put(None, &payload)
+        finally:
+            release(&payload)
+        self.settings.messages_sent += 1
+        return self.sent()
+
+    def send_encoded(self, data):
+        """As `send`, for bytes that `codec.encode` made: so a message for many is encoded once."""
+        cdef Payload payload
+        self.check_sending()
+        open_bytes(data, &payload)
+        try:
+            self.put(None, &payload)
+        finally:
+            release(&payload)
+        self.settings.messages_sent += 1
+        return self.sent()
+
+
+cdef class Batches:
+    cdef ChannelBase channel
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        cdef ChannelBase channel = self.channel
+        try:
+            return await channel.new_recv(BATCH)
+        except EndOfStream as error:
+            if error.partial:
+                raise
+            raise StopAsyncIteration from None
+
+
+def send_all(list members not None, bytes data not None, skip=None):
+    """Send the frame `data` to every channel of `members` that has room; return those that have none."""
+    cdef ChannelBase channel
+    cdef Payload payload
+    cdef list slow = []
+    open_bytes(data, &payload)
+    try:
+        for channel in members:
+            if channel is skip or channel.lost or channel.closing or channel.eof_wanted:
+                continue
+            if channel.has_room():
+                channel.put(None, &payload)
+                channel.settings.messages_sent += 1
+            else:
+                slow.append(channel)
+    finally:
+        release(&payload)
+    return slow

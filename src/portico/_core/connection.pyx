@@ -1,0 +1,555 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""What every connection has, whatever it carries: output that leaves at the end of the turn, a bounded input queue,
+deadlines, and one way to close."""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_INCREF, PyObject
+from libc.math cimport INFINITY
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memmove
+
+from .codec cimport MAX_HEAD, Codec, Payload
+from .hub cimport Flushable, Hub, Wait, portico_install_send, portico_monotonic, wait_send
+from .ring cimport Ring, Slot, ring_free, ring_pop, ring_push
+from .wire cimport Sink, Wire
+
+from portico.errors import BusyError, ClosedError, LimitError
+
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject* item)
+
+cdef enum:
+    SHARE = 256             # messages that a connection may take per turn while others wait
+    SPLICE_SIZE = 8192      # payloads from here on are sent from where they are
+    FIRST_OUTPUT = 1000     # fits malloc's fastest bins
+
+cdef enum:
+    ROOM, ALL_SENT, OVER    # what a Room waits for
+
+cdef double LINGER = 2.0    # seconds to wait for the peer's end after ours, so that no reset overtakes our last bytes
+
+
+cdef class Settings:
+    def __init__(self, *, read_limit=64 * 1024, high_water=64 * 1024, low_water=16 * 1024, max_unsent=16 << 20,
+                 idle_timeout=None, message_timeout=None, send_timeout=None, close_timeout=10.0):
+        self.read_limit = read_limit
+        self.high_water = high_water
+        self.low_water = min(low_water, high_water)
+        self.max_unsent = max(max_unsent, high_water)
+        self.idle_timeout = INFINITY if idle_timeout is None else idle_timeout
+        self.message_timeout = INFINITY if message_timeout is None else message_timeout
+        self.send_timeout = INFINITY if send_timeout is None else send_timeout
+        self.close_timeout = close_timeout
+
+
+cdef class Connection(Sink):
+    """All of a Stream or Channel but how its bytes are received."""
+
+    def __init__(self, Wire wire not None, Settings settings not None, owner=None):
+        self.hub = wire.hub
+        self.wire = wire
+        self.settings = settings
+        self.owner = owner
+        self.active = clock_of(self.hub)
+        self.set_deadline()
+
+    def __dealloc__(self):
+        free(self.carry)
+        free(self.out)
+        ring_free(&self.messages)
+
+    cdef int take_over(self, Connection predecessor) except -1:
+        """Start to receive, with what `predecessor` had received; called once the object is whole."""
+        cdef bytes rest
+        if predecessor is not None:
+            self.owner = predecessor.owner
+            rest = predecessor.hand_on(self)
+            if rest:
+                self.bytes_arrived(PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest))
+        self.wire.attach(self)
+        if predecessor is not None and predecessor.peer_ended:
+            self.wire_ended()
+        return 0
+
+    # what the wire calls
+
+    cdef int wire_ended(self) except -1:
+        self.peer_ended = True
+        self.stop_reading(ENDED)
+        if self.lingering:
+            self.finish_closing()
+        return 0
+
+    cdef int wire_room(self) except -1:
+        self.active = self.hub.now
+        self.stalled_since = self.hub.now if self.wire.backlog else 0
+        self.wake_waiters()
+        if self.closing and not self.lingering and not self.wire.backlog and not self.dirty:
+            self.finish_closing()
+        return 0
+
+    cdef int wire_lost(self, object error) except -1:
+        self.lost = True
+        self.hub.set_timer(self, INFINITY)
+        self.spare = None               # it refers to this object
+        if self.cause is None:
+            self.cause = error
+        self.drop_output()
+        self.stop_reading(ENDED if self.cause is None and not self.closing else CLOSED)
+        self.wake_waiters()
+        owner, self.owner = self.owner, None
+        if owner is not None:
+            owner(self)
+        return 0
+
+    # receiving
+
+    cdef int keep(self, const char* data, Py_ssize_t size) except -1:
+        """Add to the bytes of the unfinished message."""
+        cdef Py_ssize_t needed = self.carry_start + self.carry_size + size
+        if needed > self.carry_capacity:
+            if self.carry_start:
+                memmove(self.carry, self.carry + self.carry_start, self.carry_size)
+                needed -= self.carry_start
+                self.carry_start = 0
+            if needed > self.carry_capacity:
+                self.carry = grown(self.carry, &self.carry_capacity, needed)
+        memcpy(self.carry + self.carry_start + self.carry_size, data, size)
+        self.carry_size += size
+        return 0
+
+    cdef int clear_carry_front(self, Py_ssize_t size) except -1:
+        """Drop `size` bytes of the unfinished message from its front."""
+        self.carry_size -= size
+        if self.carry_size == 0:
+            return self.drop_carry()
+        self.carry_start += size
+        self.searched = 0
+        return 0
+
+    cdef int drop_carry(self) except -1:
+        free(self.carry)
+        self.carry = NULL
+        self.carry_start = self.carry_size = self.carry_capacity = self.searched = 0
+        return 0
+
+    cdef int push(self, object message, Py_ssize_t size) except -1:
+        self.queued_size += size + MESSAGE_COST
+        return ring_push(&self.messages, message, size)
+
+    cdef int stop_reading(self, ReadState state) except -1:
+        """End the queue of messages; what is in it stays readable."""
+        if self.read_state != OPEN:
+            return 0
+        self.read_state = state
+        if state != ENDED:
+            self.drop_carry()
+        if self.reader is not None:
+            self.reader.wake()
+        return 0
+
+    cdef int pause_reading(self) except -1:
+        if not self.reading_paused and not self.closing and not self.lost:
+            self.reading_paused = True
+            self.wire.pause()
+        return 0
+
+    cdef int resume_reading(self) except -1:
+        if self.reading_paused and not self.lost:
+            self.reading_paused = False
+            self.wire.resume()
+        return 0
+
+    cdef int took(self, Py_ssize_t size) except -1:
+        """Account for a message of `size` bytes that left the queue."""
+        self.queued_size -= size + MESSAGE_COST
+        if self.reading_paused and self.queued_size <= self.settings.read_limit // 2 and self.read_state == OPEN:
+            self.resume_reading()
+        return 0
+
+    cdef int take(self, Recv recv, PyObject** answer) except -1:
+        """Put what `recv` asks for (a new reference) and return 1, or return 0: it is not there yet."""
+        raise NotImplementedError
+
+    cdef object end(self, Recv recv):
+        """Return what recv() answers after the last message, or raise."""
+        raise NotImplementedError
+
+    cdef object closed_error(self):
+        if self.successor is not None:
+            return ClosedError("this object has handed its connection on; use the one that took it over")
+        if self.cause is None:
+            return ClosedError("the connection is closed", clean=True)
+        error = ClosedError(f"the connection was lost: {self.cause}")
+        error.__cause__ = self.cause
+        return error
+
+    cdef Recv new_recv(self, RecvKind kind):
+        cdef Recv recv
+        if self.spare is not None and Py_REFCNT(<PyObject*>self.spare) == 1:    # nobody else holds it
+            recv = self.spare
+        else:
+            recv = Recv.__new__(Recv)
+            recv.hub = self.hub
+            recv.connection = self
+            if not self.lost:
+                self.spare = recv
+        recv.kind = kind
+        recv.searched = 0
+        return recv
+
+    # sending
+
+    cdef int check_sending(self) except -1:
+        if self.lost or self.closing or self.eof_wanted:
+            if self.eof_wanted and not self.lost and not self.closing:
+                raise ClosedError("this side was ended by send_eof()", clean=True)
+            raise self.closed_error()
+        if self.unsent_size() > self.settings.max_unsent:
+            raise LimitError(f"{self.unsent_size()} bytes wait for a peer that does not read; the limit is max_unsent = "
+                             f"{self.settings.max_unsent} bytes: await what send() returns", "max_unsent")
+        return 0
+
+    cdef int put(self, Codec codec, Payload* payload) except -1:
+        """Queue one message; it leaves at the end of the turn."""
+        cdef bint splice = payload.size >= SPLICE_SIZE and payload.owner is not NULL \
+            and PyBytes_CheckExact(<object>payload.owner)
+        cdef Py_ssize_t needed = self.out_size + 2 * MAX_HEAD + (0 if splice else payload.size)
+        if needed > self.out_capacity:
+            self.out = grown(self.out, &self.out_capacity, max(needed, FIRST_OUTPUT))
+        if not self.dirty:
+            self.hub.mark_dirty(self)
+        if codec is not None:
+            self.out_size += codec.head(payload.size, self.out + self.out_size)
+        if splice:
+            if self.spliced is None:
+                self.spliced = []
+            self.spliced.append(self.out_size)
+            self.spliced.append(<object>payload.owner)
+            self.spliced_size += payload.size
+        else:
+            memcpy(self.out + self.out_size, payload.data, payload.size)
+            self.out_size += payload.size
+        if codec is not None:
+            self.out_size += codec.tail(self.out + self.out_size)
+        return 0
+
+    cdef Py_ssize_t unsent_size(self) noexcept:
+        return self.out_size + self.spliced_size + self.wire.backlog
+
+    cdef bint has_room(self) noexcept:
+        return self.unsent_size() <= self.settings.high_water
+
+    cdef object sent(self):
+        """Return what send() answers: something to await for room."""
+        return DONE if self.has_room() else self.new_room(ROOM)
+
+    cdef Room new_room(self, int what):
+        cdef Room room = Room.__new__(Room)
+        room.hub = self.hub
+        room.connection = self
+        room.what = what
+        return room
+
+    cdef int wake_waiters(self) except -1:
+        cdef Room room
+        if self.waiters is not None and (self.lost or self.unsent_size() <= self.settings.low_water):
+            waiters, self.waiters = self.waiters, None
+            for room in waiters:
+                room.wake()
+        return 0
+
+    cdef int end_turn(self) except -1:
+        """Let everything that was queued leave in one write."""
+        if self.lost or self.successor is not None:
+            return 0
+        try:
+            if self.out_size or self.spliced is not None:
+                self.write_out()
+            if self.eof_wanted and not self.eof_sent:
+                self.eof_sent = True
+                self.wire.end_writing(False)
+            if self.closing and not self.lingering and not self.wire.backlog:
+                self.finish_closing()
+        except BaseException as error:
+            if self.cause is None:
+                self.cause = error
+            self.wire.drop()
+            raise
+        finally:
+            self.drop_output()
+        if self.wire.backlog and not self.stalled_since:
+            self.stalled_since = self.hub.now
+            self.set_deadline()
+        return self.wake_waiters()
+
+    cdef int write_out(self) except -1:
+        self.settings.bytes_sent += self.out_size + self.spliced_size
+        if self.spliced is None:
+            self.wire.write(self.out, self.out_size)
+        else:
+            self.wire.write_chunks(self.chunks())
+        if not self.wire.backlog:
+            self.active = self.hub.now
+        return 0
+
+    cdef list chunks(self):
+        """Return the output as bytes objects in order."""
+        cdef list chunks = []
+        cdef Py_ssize_t start = 0, end, i
+        for i in range(0, len(self.spliced), 2):
+            end = self.spliced[i]
+            if end > start:
+                chunks.append(PyBytes_FromStringAndSize(self.out + start, end - start))
+            chunks.append(self.spliced[i + 1])
+            start = end
+        if self.out_size > start:
+            chunks.append(PyBytes_FromStringAndSize(self.out + start, self.out_size - start))
+        return chunks
+
+    cdef int drop_output(self) except -1:
+        free(self.out)
+        self.out = NULL
+        self.out_size = self.out_capacity = self.spliced_size = 0
+        self.spliced = None
+        return 0
+
+    def flush(self):
+        """Let what is queued leave now instead of at the end of the turn. Await the result to wait until the
+        operating system has taken all of it.
+
+        :raises ClosedError: (when awaited) the connection was lost before"""
+        if self.successor is None and not self.lost and (self.out_size or self.spliced is not None):
+            self.hub.now = clock_of(self.hub)
+            try:
+                self.write_out()
+            finally:
+                self.drop_output()
+        return self.new_room(ALL_SENT)
+
+    # closing
+
+    def send_eof(self):
+        """End this side after what is queued (half-close); receiving goes on. A second call changes nothing.
+
+        :raises UnsupportedError: the transport below cannot close one side only"""
+        if self.eof_wanted or self.closing or self.lost or self.successor is not None:
+            return
+        if not self.wire.can_half_close:
+            from portico.errors import UnsupportedError
+            raise UnsupportedError("this transport cannot close one side only")
+        self.hub.mark_dirty(self)
+        self.eof_wanted = True
+
+    def close(self):
+        """Send what is queued, end the connection; `close_timeout` bounds how long that takes. Await the result to
+        wait for it. May be called again at any time; never raises."""
+        if self.successor is not None:
+            return self.successor.close()
+        self.begin_closing()
+        return self.new_room(OVER)
+
+    cdef int begin_closing(self) except -1:
+        if self.closing or self.lost:
+            return 0
+        self.stop_reading(CLOSED)
+        self.resume_reading()       # to see the peer's end
+        self.closing = True
+        if self.hub.loop.is_closed():       # a handler may end when its loop is gone
+            self.wire.drop()
+            return 0
+        self.close_due = clock_of(self.hub) + self.settings.close_timeout
+        self.set_deadline()
+        return self.hub.mark_dirty(self)
+
+    cdef int finish_closing(self) except -1:
+        """The output has left: end our side, and close when the peer has ended its, or after a while."""
+        if self.peer_ended:
+            return self.wire.shut()
+        self.lingering = True
+        self.close_due = min(self.close_due, clock_of(self.hub) + LINGER)
+        self.set_deadline()
+        return self.wire.end_writing(True)
+
+    def abort(self):
+        """Close at once and drop what is queued; over TCP the peer sees a reset. May be called again at any time."""
+        if self.successor is not None:
+            self.successor.abort()
+        elif not self.lost:
+            self.closing = True
+            self.drop_output()
+            self.stop_reading(CLOSED)
+            self.wire.drop()
+
+    def wait_closed(self):
+        """Await the end of the connection; never raises."""
+        return self.successor.wait_closed() if self.successor is not None else self.new_room(OVER)
+
+    # time
+
+    cdef double next_due(self) noexcept:
+        cdef double due
+        if self.closing:
+            return self.close_due
+        due = self.active + self.settings.idle_timeout
+        if self.message_begun:
+            due = min(due, self.message_begun + self.settings.message_timeout)
+        if self.stalled_since:
+            due = min(due, self.stalled_since + self.settings.send_timeout)
+        return due
+
+    cdef int set_deadline(self) except -1:
+        """Make sure to be woken in time; a deadline that moved away is noticed when its old time has come."""
+        cdef double due = self.next_due()
+        if due != INFINITY and (not self.place or due < self.due):
+            self.hub.set_timer(self, due)
+        return 0
+
+    cdef int expire(self, double now) except -1:
+        cdef double due = self.next_due()
+        if self.lost or self.successor is not None:
+            return 0
+        if self.reading_paused and not self.closing:    # not the peer's fault
+            self.active = now
+            due = self.next_due()
+        if due > now:
+            return self.set_deadline()
+        if self.lingering:
+            return self.wire.shut()
+        if self.closing:
+            return self.wire.drop()
+        if self.stalled_since and self.stalled_since + self.settings.send_timeout <= now:
+            return self.time_out(f"the peer took nothing for {self.settings.send_timeout:g} s (send_timeout)")
+        if self.message_begun and self.message_begun + self.settings.message_timeout <= now:
+            return self.time_out(f"a message did not end within {self.settings.message_timeout:g} s (message_timeout)")
+        return self.time_out(f"nothing came or went for {self.settings.idle_timeout:g} s (idle_timeout)")
+
+    cdef int time_out(self, str reason) except -1:
+        self.settings.timeouts += 1
+        self.cause = TimeoutError(reason)
+        return self.begin_closing()
+
+    # the outside view
+
+    @property
+    def flags(self):
+        """Whether (reading is open, writing is open, it is closing, it is over)."""
+        return (self.read_state == OPEN, not self.eof_wanted, self.closing and not self.lost, self.lost)
+
+    @property
+    def queued(self):
+        """Bytes received and not taken, bytes sent that have not left."""
+        return self.queued_size + self.carry_size, self.unsent_size()
+
+    cdef int check_idle(self) except -1:
+        """Raise where the wire cannot change hands now."""
+        if self.reader is not None and not self.reader.is_cancelled():
+            raise BusyError("a task is receiving from this connection")
+        if self.lost or self.closing or self.successor is not None:
+            raise self.closed_error()
+        return 0
+
+    cdef bytes hand_on(self, Connection successor):
+        """Give the wire up to `successor`, and return the bytes that were received."""
+        self.check_idle()
+        rest = self.take_received()
+        if self.out_size or self.spliced is not None:
+            self.write_out()
+            self.drop_output()
+        self.hub.set_timer(self, INFINITY)
+        self.resume_reading()
+        self.successor = successor
+        self.owner = None
+        self.spare = None
+        return rest
+
+    def take_received(self):
+        raise NotImplementedError
+
+
+cdef double clock_of(Hub hub):
+    return hub.now if hub.turning else portico_monotonic()
+
+
+cdef char* grown(char* data, Py_ssize_t* capacity, Py_ssize_t needed) except NULL:
+    cdef Py_ssize_t size = max(needed, 2 * capacity[0])
+    data = <char*>realloc(data, size)
+    if data is NULL:
+        raise MemoryError
+    capacity[0] = size
+    return data
+
+
+cdef class Recv(Wait):
+    """One message, or the end."""
+
+    cdef int attempt(self, PyObject** answer) except -1:
+        cdef Connection connection = self.connection
+        if connection.reader is not None and not connection.reader.is_cancelled():
+            raise BusyError("another task is receiving from this connection")
+        if connection.messages.count:
+            if connection.share_turn != self.hub.turn_number:
+                connection.share_turn = self.hub.turn_number
+                connection.share_taken = 0
+            if connection.share_taken < SHARE:
+                connection.share_taken += 1
+                if connection.take(self, answer):
+                    return 1
+            else:
+                self.hub.postpone(self)
+                connection.reader = self
+                return 0
+        elif self.kind >= BATCH or connection.carry_size:
+            if connection.take(self, answer):
+                return 1
+        if connection.read_state != OPEN:
+            end = connection.end(self)
+            Py_INCREF(end)
+            answer[0] = <PyObject*>end
+            return 1
+        connection.reader = self
+        return 0
+
+    cdef int withdraw(self, bint given_up) except -1:
+        if self.connection.reader is self:
+            self.connection.reader = None
+        return 0
+
+
+cdef class Room(Wait):
+    """Room to send more, or that all was sent, or the end of the connection."""
+
+    cdef int attempt(self, PyObject** answer) except -1:
+        cdef Connection connection = self.connection
+        if connection.lost:
+            if self.what != OVER:
+                raise connection.closed_error()
+        elif self.what == OVER or (self.what == ROOM and not connection.has_room()) \
+                or (self.what == ALL_SENT and connection.unsent_size()):
+            if connection.waiters is None:
+                connection.waiters = []
+            connection.waiters.append(self)
+            return 0
+        Py_INCREF(None)
+        answer[0] = <PyObject*>None
+        return 1
+
+    cdef int withdraw(self, bint given_up) except -1:
+        if self.connection.waiters is not None and self in self.connection.waiters:
+            self.connection.waiters.remove(self)
+        return 0
+
+
+cdef class Done(Wait):
+    """Answers at once: there is room."""
+
+    cdef int attempt(self, PyObject** answer) except -1:
+        Py_INCREF(None)
+        answer[0] = <PyObject*>None
+        return 1
+
+
+cdef Done DONE = Done.__new__(Done)
+
+for kind in (Recv, Room, Done):
+    portico_install_send(kind, <void*>wait_send)

@@ -1,0 +1,45 @@
+from .hub cimport Hub
+from .wire cimport Sink, Wire
+
+
+cdef class EpollItem(Wire):
+    """A descriptor in the set."""
+    cdef int fd
+    cdef unsigned int events        # what it is registered for
+
+    cdef int ready(self, unsigned int events) except -1
+
+
+cdef class EpollSet:
+    cdef Hub hub
+    cdef object loop
+    cdef int fd
+    cdef list items                 # by descriptor
+    cdef Py_ssize_t count
+
+    cdef bint holds(self, EpollItem item) noexcept
+    cdef int add(self, EpollItem item, unsigned int events) except -1
+    cdef int change(self, EpollItem item, unsigned int events) except -1
+    cdef int remove(self, EpollItem item) except -1
+
+
+cdef class SocketWire(EpollItem):
+    cdef readonly bytes peer        # its socket address, as the kernel gave it
+    cdef EpollSet set
+    cdef object owner               # a Python socket that owns the descriptor, or None
+    cdef object cause
+    cdef list chunks                # the backlog, from `first` and there `offset` on
+    cdef Py_ssize_t first, offset
+    cdef list passed                # descriptors that came, with the bytes they came with
+    cdef bint paused, ended, attached, closed, end_wanted, can_pass
+    cdef int max_passed
+
+    cdef int watch(self) except -1
+    cdef int hung_up(self, unsigned int events) except -1
+    cdef int receive(self) except -1
+    cdef Py_ssize_t receive_passed(self) except -2
+    cdef int send_backlog(self) except -1
+    cdef int keep(self, object data, Py_ssize_t offset) except -1
+    cdef int send_failed(self, int code) except -1
+    cdef int finish(self, object cause) except -1
+    cdef int release(self) except -1

@@ -1,0 +1,468 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""An epoll set of our own, nested in any event loop: one callback reads every ready socket, then runs one turn."""
+import os
+import socket
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.ref cimport PyObject
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOTCONN, errno
+
+from .hub cimport Flushable, Hub, hub_of, portico_monotonic
+from .wire cimport NOWHERE, Sink, Wire
+
+
+cdef extern from "socket.h" nogil:
+    enum: PORTICO_MAX_VECTORS
+    enum: PORTICO_MAX_EVENTS
+    enum: PORTICO_MAX_PASSED
+    ctypedef unsigned int socklen_t
+    cdef struct sockaddr:
+        pass
+    cdef struct sockaddr_storage:
+        pass
+    cdef struct epoll_data_t "epoll_data":
+        int fd
+    cdef struct epoll_event:
+        unsigned int events
+        epoll_data_t data
+    int MSG_NOSIGNAL, MSG_DONTWAIT, SHUT_WR, SOCK_NONBLOCK, SOCK_CLOEXEC
+    unsigned int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP
+    int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+    int epoll_create1(int flags)
+    int epoll_wait(int set, epoll_event* events, int count, int timeout)
+    int portico_epoll_change(int set, int operation, int fd, unsigned int events)
+    int portico_socket_error(int fd)
+    int portico_set_reset(int fd)
+    ssize_t recv(int fd, void* data, size_t size, int flags)
+    ssize_t send(int fd, const void* data, size_t size, int flags)
+    int accept4(int fd, sockaddr* address, socklen_t* size, int flags)
+    int shutdown(int fd, int how)
+    int close(int fd)
+
+cdef extern from "socket.h":
+    Py_ssize_t portico_send_chunks(int fd, object chunks, Py_ssize_t first, Py_ssize_t offset)
+    Py_ssize_t portico_receive_passed(int fd, char* data, size_t size, int* passed, int* count, int* truncated)
+    Py_ssize_t portico_send_passed(int fd, const char* data, size_t size, const int* passed, int count)
+
+cdef enum:
+    ACCEPTS_PER_TURN = 64
+    MAX_LAST_READ = 1 << 20         # bytes still taken from a socket whose other direction failed
+
+
+cdef object os_error(int code):
+    return OSError(code, os.strerror(code))
+
+
+cdef class EpollItem(Wire):
+    cdef int ready(self, unsigned int events) except -1:
+        return 0
+
+
+cdef class EpollSet:
+    """The sockets of one hub. It holds a descriptor only while there are any."""
+
+    def __init__(self, Hub hub):
+        self.hub = hub
+        self.loop = hub.loop
+        self.items = []
+        self.fd = -1
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            close(self.fd)
+
+    cdef bint holds(self, EpollItem item) noexcept:
+        return item.fd < PyList_GET_SIZE(self.items) and <PyObject*>item is PyList_GET_ITEM(self.items, item.fd)
+
+    cdef int add(self, EpollItem item, unsigned int events) except -1:
+        if self.fd < 0:
+            self.fd = epoll_create1(EPOLL_CLOEXEC)
+            if self.fd < 0:
+                raise os_error(errno)
+            self.loop.add_reader(self.fd, self._ready)
+        while PyList_GET_SIZE(self.items) <= item.fd:
+            self.items.append(None)
+        if portico_epoll_change(self.fd, EPOLL_CTL_ADD, item.fd, events):
+            raise os_error(errno)
+        self.items[item.fd] = item
+        item.events = events
+        self.count += 1
+        return 0
+
+    cdef int change(self, EpollItem item, unsigned int events) except -1:
+        if item.events != events:
+            item.events = events
+            if portico_epoll_change(self.fd, EPOLL_CTL_MOD, item.fd, events):
+                raise os_error(errno)
+        return 0
+
+    cdef int remove(self, EpollItem item) except -1:
+        """Forget `item`; to be called before its descriptor is closed."""
+        if not self.holds(item):
+            return 0
+        self.items[item.fd] = None
+        portico_epoll_change(self.fd, EPOLL_CTL_DEL, item.fd, 0)
+        self.count -= 1
+        if self.count == 0:
+            if not self.loop.is_closed():
+                self.loop.remove_reader(self.fd)
+            close(self.fd)
+            self.fd = -1
+        return 0
+
+    def _ready(self):
+        cdef epoll_event events[PORTICO_MAX_EVENTS]
+        cdef int count, i
+        cdef Hub hub = self.hub
+        count = epoll_wait(self.fd, events, PORTICO_MAX_EVENTS, 0)
+        hub.now = portico_monotonic()
+        hub.turning = True
+        try:
+            for i in range(count):
+                item = self.items[events[i].data.fd]
+                if item is not None:        # closed by one before it in this batch
+                    try:
+                        (<EpollItem>item).ready(events[i].events)
+                    except BaseException as error:
+                        hub.report("a socket could not be served", error)
+        finally:
+            hub.turn()
+
+
+cdef EpollSet set_of(Hub hub):
+    if hub.epoll is None:
+        hub.epoll = EpollSet(hub)
+    return <EpollSet>hub.epoll
+
+
+cdef class SocketWire(EpollItem):
+    """A connected stream socket, TCP or Unix, read and written by plain system calls."""
+
+    def __init__(self, Hub hub not None, int fd, bytes peer=None, *, int max_passed=0):
+        """Own the connected, non-blocking socket `fd`; `max_passed`: how many passed descriptors may wait here."""
+        self.hub = hub
+        self.set = set_of(hub)
+        self.sink = NOWHERE
+        self.fd = fd
+        self.peer = peer
+        self.can_half_close = True
+        self.can_pass = max_passed > 0
+        self.max_passed = max_passed
+
+    def __dealloc__(self):
+        if self.fd >= 0 and self.owner is None:
+            close(self.fd)
+
+    def fileno(self):
+        return self.fd
+
+    @property
+    def socket(self):
+        """The socket as Python's own object, made on first use; its close belongs to the connection."""
+        if self.owner is None and self.fd >= 0:
+            self.owner = socket.socket(fileno=self.fd)
+        return self.owner
+
+    cdef int attach(self, Sink sink) except -1:
+        self.sink = sink
+        if not self.attached:
+            self.attached = True
+            if self.closed:
+                return self.hub.mark_dirty(self)
+            return self.watch()
+        return 0
+
+    cdef int watch(self) except -1:
+        """Register for what is wanted now."""
+        cdef unsigned int events = 0
+        if self.fd < 0 or not self.attached:
+            return 0
+        if not self.paused and not self.ended:
+            events |= EPOLLIN
+        if self.chunks is not None:
+            events |= EPOLLOUT
+        if self.set.holds(self):
+            return self.set.change(self, events)
+        return self.set.add(self, events) if events else 0
+
+    # receiving
+
+    cdef int ready(self, unsigned int events) except -1:
+        if self.chunks is not None and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
+            self.send_backlog()
+        if self.fd < 0:
+            return 0
+        if self.events & EPOLLIN:
+            if events & (EPOLLIN | EPOLLERR | EPOLLHUP):
+                self.receive()
+        elif events & (EPOLLERR | EPOLLHUP) and self.chunks is None:
+            self.hung_up(events)
+        return 0
+
+    cdef int hung_up(self, unsigned int events) except -1:
+        """The kernel reports this for ever: leave the set. What is unread is read on `resume`, and then the error."""
+        cdef int code
+        self.set.remove(self)
+        if self.ended and events & EPOLLERR:
+            code = portico_socket_error(self.fd)
+            if code:
+                return self.finish(os_error(code))
+        return 0
+
+    cdef int receive(self) except -1:
+        cdef Py_ssize_t size
+        if self.can_pass:
+            size = self.receive_passed()
+        else:
+            size = recv(self.fd, self.hub.scratch, self.hub.scratch_size, MSG_DONTWAIT)
+        if size > 0:
+            self.sink.bytes_arrived(self.hub.scratch, size)
+        elif size == 0:
+            self.ended = True
+            self.watch()
+            self.sink.wire_ended()
+        elif errno != EAGAIN and errno != EINTR:
+            self.finish(os_error(errno))
+        return 0
+
+    cdef Py_ssize_t receive_passed(self) except -2:
+        cdef int passed[PORTICO_MAX_PASSED]
+        cdef int count = 0, truncated = 0, i
+        cdef Py_ssize_t size
+        size = portico_receive_passed(self.fd, self.hub.scratch, self.hub.scratch_size, passed, &count, &truncated)
+        for i in range(count):
+            if self.passed is None:
+                self.passed = []
+            if len(self.passed) < self.max_passed:
+                self.passed.append(passed[i])
+            else:
+                close(passed[i])
+        return size
+
+    def take_passed(self, Py_ssize_t most):
+        """Return up to `most` descriptors that came; the caller closes them."""
+        if self.passed is None:
+            return []
+        taken, self.passed = self.passed[:most], self.passed[most:] or None
+        return taken
+
+    cdef int pause(self) except -1:
+        if not self.paused:
+            self.paused = True
+            return self.watch()
+        return 0
+
+    cdef int resume(self) except -1:
+        if self.paused:
+            self.paused = False
+            return self.watch()
+        return 0
+
+    # sending
+
+    cdef int write(self, const char* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t sent = 0
+        if self.fd < 0:
+            return 0
+        if self.chunks is None:
+            sent = send(self.fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if sent == size:
+                return 0
+            if sent < 0:
+                if errno != EAGAIN and errno != EINTR and errno != ENOBUFS:
+                    return self.send_failed(errno)
+                sent = 0
+        return self.keep(PyBytes_FromStringAndSize(data + sent, size - sent), 0)
+
+    cdef int write_chunks(self, list chunks) except -1:
+        cdef Py_ssize_t first = 0, offset = 0, sent, i
+        if self.fd < 0:
+            return 0
+        while self.chunks is None and first < len(chunks):
+            sent = portico_send_chunks(self.fd, chunks, first, offset)
+            if sent < 0:
+                if errno != EAGAIN and errno != EINTR and errno != ENOBUFS:
+                    return self.send_failed(errno)
+                break
+            offset += sent
+            while first < len(chunks) and offset >= PyBytes_GET_SIZE(chunks[first]):
+                offset -= PyBytes_GET_SIZE(chunks[first])
+                first += 1
+        for i in range(first, len(chunks)):
+            self.keep(chunks[i], offset)
+            offset = 0
+        return 0
+
+    def pass_descriptors(self, bytes data not None, list descriptors not None):
+        """Send `data` with descriptors if nothing waits before it; returns how many bytes left, 0: try again."""
+        cdef int passed[PORTICO_MAX_PASSED]
+        cdef int i
+        cdef Py_ssize_t sent
+        if not 1 <= len(descriptors) <= PORTICO_MAX_PASSED:
+            raise ValueError(f"1 to {PORTICO_MAX_PASSED} descriptors can be passed at once, not {len(descriptors)}")
+        for i in range(len(descriptors)):
+            passed[i] = descriptors[i]
+        if self.fd < 0 or self.chunks is not None:
+            return 0
+        sent = portico_send_passed(self.fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), passed, len(descriptors))
+        if sent >= 0:
+            return sent
+        if errno != EAGAIN and errno != EINTR and errno != ENOBUFS:
+            raise os_error(errno)
+        return 0
+
+    cdef int keep(self, object data, Py_ssize_t offset) except -1:
+        if self.chunks is None:
+            self.chunks = []
+            self.first, self.offset = 0, offset
+            self.chunks.append(data)
+            self.backlog = PyBytes_GET_SIZE(data) - offset
+            return self.watch()
+        self.chunks.append(data)
+        self.backlog += PyBytes_GET_SIZE(data)
+        return 0
+
+    cdef int send_backlog(self) except -1:
+        cdef Py_ssize_t sent = portico_send_chunks(self.fd, self.chunks, self.first, self.offset)
+        if sent < 0:
+            if errno != EAGAIN and errno != EINTR and errno != ENOBUFS:
+                return self.send_failed(errno)
+            return 0
+        self.backlog -= sent
+        self.offset += sent
+        while self.first < len(self.chunks) and self.offset >= PyBytes_GET_SIZE(self.chunks[self.first]):
+            self.offset -= PyBytes_GET_SIZE(self.chunks[self.first])
+            self.chunks[self.first] = b""       # give it free at once
+            self.first += 1
+        if self.first == len(self.chunks):
+            self.chunks = None
+            self.watch()
+            if self.end_wanted:
+                shutdown(self.fd, SHUT_WR)
+        elif self.first >= PORTICO_MAX_VECTORS:
+            del self.chunks[:self.first]
+            self.first = 0
+        return self.sink.wire_room()
+
+    cdef int send_failed(self, int code) except -1:
+        """The peer may have said its last words before it went: read them, then report the loss."""
+        cdef Py_ssize_t size, total = 0
+        self.chunks = None
+        self.backlog = 0
+        while not self.ended and self.attached and total < MAX_LAST_READ:
+            size = recv(self.fd, self.hub.scratch, self.hub.scratch_size, MSG_DONTWAIT)
+            if size <= 0:
+                break
+            total += size
+            self.sink.bytes_arrived(self.hub.scratch, size)
+        return self.finish(os_error(code))
+
+    # closing
+
+    cdef int end_writing(self, bint closing) except -1:
+        if self.end_wanted or self.fd < 0:
+            return 0
+        self.end_wanted = True
+        if self.chunks is None and shutdown(self.fd, SHUT_WR) and errno != ENOTCONN:
+            self.finish(os_error(errno))
+        return 0
+
+    cdef int shut(self) except -1:
+        return self.finish(None)
+
+    cdef int drop(self) except -1:
+        if self.fd >= 0:
+            portico_set_reset(self.fd)
+        return self.finish(None)
+
+    cdef int finish(self, object cause) except -1:
+        if not self.closed:
+            self.closed = True
+            self.cause = cause
+            self.release()
+            if self.attached:
+                self.hub.mark_dirty(self)
+        return 0
+
+    cdef int release(self) except -1:
+        """Close the descriptor, and those that were passed and not taken."""
+        cdef int fd = self.fd
+        if fd < 0:
+            return 0
+        if self.attached:
+            self.set.remove(self)
+        self.fd = -1
+        self.chunks = None
+        self.backlog = 0
+        if self.owner is not None:
+            self.owner.close()
+        else:
+            close(fd)
+        self.close_passed()
+        return 0
+
+    def close_passed(self):
+        if self.passed is not None:
+            for descriptor in self.passed:
+                close(descriptor)
+            self.passed = None
+
+    def discard(self):
+        """Close a socket that never got a connection above it."""
+        self.finish(None)
+
+    cdef int end_turn(self) except -1:
+        """Tell of the loss, outside of any call from above."""
+        if self.closed and self.sink is not NOWHERE:
+            sink, self.sink = self.sink, NOWHERE
+            (<Sink>sink).wire_lost(self.cause)
+        return 0
+
+
+cdef class Acceptor(EpollItem):
+    """A listening socket in the set: `accepted(fd, address)` is called for each new connection, `failed(code)` when
+    accept(2) fails."""
+    cdef object accepted, failed
+    cdef EpollSet set
+    cdef readonly bint paused
+
+    def __init__(self, loop, int fd, accepted, failed):
+        self.hub = hub_of(loop)
+        self.set = set_of(self.hub)
+        self.sink = NOWHERE
+        self.fd = fd
+        self.accepted, self.failed = accepted, failed
+        self.set.add(self, EPOLLIN)
+
+    def pause_accepting(self):
+        if not self.paused:
+            self.paused = True
+            self.set.remove(self)
+
+    def resume_accepting(self):
+        if self.paused and self.fd >= 0:
+            self.paused = False
+            self.set.add(self, EPOLLIN)
+
+    def stop(self):
+        """Stop for good; the descriptor stays its owner's."""
+        self.pause_accepting()
+        self.fd = -1
+        self.accepted = self.failed = None
+
+    cdef int ready(self, unsigned int events) except -1:
+        cdef sockaddr_storage address
+        cdef socklen_t size
+        cdef int i, fd
+        for i in range(ACCEPTS_PER_TURN):
+            size = sizeof(address)
+            fd = accept4(self.fd, <sockaddr*>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd < 0:
+                if errno != EAGAIN and errno != EINTR:
+                    self.failed(errno)
+                return 0
+            self.accepted(fd, PyBytes_FromStringAndSize(<char*>&address, min(size, sizeof(address))))
+            if self.paused:
+                return 0
+        return 0

@@ -1,0 +1,140 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""A wire upon a transport of the event loop: any platform, any loop."""
+import asyncio
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+
+from .hub cimport Flushable, Hub, portico_monotonic
+from .wire cimport NOWHERE, Sink, Wire
+
+
+cdef class TransportWire(Wire):
+    """All of `LoopWire` but the base class that asyncio looks for."""
+    cdef object transport, cause
+    cdef readonly bytes peer        # its socket address, as the kernel has it
+    cdef bint lost, lost_told, paused, attached, ended
+
+    def __init__(self, Hub hub not None, bytes peer=None):
+        self.hub = hub
+        self.peer = peer
+        self.sink = NOWHERE
+
+    # what the transport calls
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.can_half_close = transport.can_write_eof()
+        transport.set_write_buffer_limits(0)
+        transport.pause_reading()
+
+    def get_buffer(self, hint):
+        return self.hub.scratch_view
+
+    def buffer_updated(self, Py_ssize_t size):
+        cdef bint in_place = self.hub.begin_arrival(self)
+        try:
+            self.sink.bytes_arrived(self.hub.scratch, size)
+        finally:
+            if in_place:
+                self.hub.turn()
+
+    def eof_received(self):
+        self.ended = True
+        self.sink.wire_ended()
+        return True
+
+    def pause_writing(self):
+        pass
+
+    def resume_writing(self):
+        self.backlog = 0
+        self.hub.now = portico_monotonic()
+        self.sink.wire_room()
+
+    def connection_lost(self, error):
+        self.lost = True
+        self.transport = None
+        if self.cause is None:
+            self.cause = error
+        self.tell_lost()
+
+    cdef int tell_lost(self) except -1:
+        if self.attached and not self.lost_told:
+            self.lost_told = True
+            sink, self.sink = self.sink, NOWHERE
+            (<Sink>sink).wire_lost(self.cause)
+        return 0
+
+    # what the connection calls
+
+    def fileno(self):
+        if self.transport is None:
+            return -1
+        sock = self.transport.get_extra_info("socket")
+        return -1 if sock is None else sock.fileno()
+
+    def get_extra_info(self, name, default=None):
+        return default if self.transport is None else self.transport.get_extra_info(name, default)
+
+    cdef int attach(self, Sink sink) except -1:
+        self.sink = sink
+        if self.attached:
+            return 0
+        self.attached = True
+        if self.lost:
+            return self.hub.mark_dirty(self)
+        return self.resume_transport()
+
+    cdef int resume_transport(self) except -1:
+        if self.transport is not None and not self.paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+        return 0
+
+    cdef int end_turn(self) except -1:
+        return self.tell_lost() if self.lost else 0
+
+    cdef int write(self, const char* data, Py_ssize_t size) except -1:
+        return self.hand_over(PyBytes_FromStringAndSize(data, size))
+
+    cdef int write_chunks(self, list chunks) except -1:
+        return self.hand_over(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+
+    cdef int hand_over(self, object data) except -1:
+        if self.transport is not None:
+            self.transport.write(data)
+            self.backlog = self.transport.get_write_buffer_size()
+        return 0
+
+    cdef int pause(self) except -1:
+        if not self.paused:
+            self.paused = True
+            if self.transport is not None and not self.transport.is_closing():
+                self.transport.pause_reading()
+        return 0
+
+    cdef int resume(self) except -1:
+        if self.paused:
+            self.paused = False
+            self.resume_transport()
+        return 0
+
+    cdef int end_writing(self, bint closing) except -1:
+        if self.transport is not None and self.can_half_close:
+            self.transport.write_eof()
+        return 0
+
+    cdef int shut(self) except -1:
+        if self.transport is not None:
+            self.transport.close()
+        return 0
+
+    cdef int drop(self) except -1:
+        if self.transport is not None:
+            self.transport.abort()
+        return 0
+
+
+class LoopWire(TransportWire, asyncio.BufferedProtocol):
+    """What a transport of the loop gets as its protocol. The stdlib's loop tells a BufferedProtocol by its class."""
+
+    __slots__ = ()

@@ -1,0 +1,71 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""The seam between bytes and messages: what any transport offers to the connection above it."""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+
+from .hub cimport Flushable, Hub
+
+
+cdef class Sink(Flushable):
+    cdef int bytes_arrived(self, const char* data, Py_ssize_t size) except -1:
+        """Take `size` bytes; the memory is the caller's again afterwards."""
+        return 0
+
+    cdef int wire_ended(self) except -1:
+        """The peer sends no more; writing goes on."""
+        return 0
+
+    cdef int wire_lost(self, object error) except -1:
+        """The wire is gone, for a reason or (None) as wanted. Called once, never from within a call to the wire."""
+        return 0
+
+    cdef int wire_room(self) except -1:
+        """Something of the wire's backlog has left."""
+        return 0
+
+
+cdef Sink NOWHERE = Sink.__new__(Sink)      # for the time between two owners
+
+
+cdef class Wire(Sink):
+    def fileno(self):
+        """Return the descriptor of the socket below, or -1."""
+        return -1
+
+    @property
+    def unsent(self):
+        """Bytes that were written and have not left yet."""
+        return self.backlog
+
+    cdef int attach(self, Sink sink) except -1:
+        """Hand everything that comes to `sink` from now on; the first call starts reading."""
+        self.sink = sink
+        return 0
+
+    cdef int write(self, const char* data, Py_ssize_t size) except -1:
+        """Send in order; what cannot leave now is kept. Failures reach the sink, later."""
+        raise NotImplementedError
+
+    cdef int write_chunks(self, list chunks) except -1:
+        """Send bytes objects in order, without copying where that is possible."""
+        for chunk in chunks:
+            self.write(PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))
+        return 0
+
+    cdef int pause(self) except -1:
+        """Stop reading until `resume`."""
+        raise NotImplementedError
+
+    cdef int resume(self) except -1:
+        raise NotImplementedError
+
+    cdef int end_writing(self, bint closing) except -1:
+        """Send the end of this direction behind the backlog; `closing`: nothing that comes matters any more."""
+        raise NotImplementedError
+
+    cdef int shut(self) except -1:
+        """Close for good, the backlog being empty; the sink hears `wire_lost(None)`."""
+        raise NotImplementedError
+
+    cdef int drop(self) except -1:
+        """Close for good at once, losing what is on the way; the sink hears `wire_lost(None)`."""
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Messages in bytes, without I/O."""

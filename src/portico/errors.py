@@ -1,0 +1,188 @@
+"""Every exception of Portico in one tree; each leaf is also the builtin that a person would expect.
+
+    PorticoError
+    ├── AddressError(ValueError)                    text, position
+    ├── ResolveError(socket.gaierror)               code, text, host
+    ├── BindError(OSError)                          address, holder
+    ├── ConnectError(ConnectionError)               attempts
+    ├── TLSError(ConnectionError)                   address, hint
+    ├── ClosedError(ConnectionError)                reason, code, clean
+    ├── EndOfStream(EOFError)                       partial
+    ├── MessageTooLarge(ValueError)                 size, limit
+    ├── ProtocolError(ValueError)                   offset
+    ├── LimitError(RuntimeError)                    limit
+    ├── BusyError(RuntimeError)
+    ├── ConfigurationError(ValueError)
+    └── UnsupportedError(OSError)
+
+An error says in one line what happened, to which address, and what to do about it.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "AddressError",
+    "Attempt",
+    "BindError",
+    "BusyError",
+    "ClosedError",
+    "ConfigurationError",
+    "ConnectError",
+    "EndOfStream",
+    "LimitError",
+    "MessageTooLarge",
+    "PorticoError",
+    "ProtocolError",
+    "ResolveError",
+    "TLSError",
+    "UnsupportedError",
+]
+
+
+class PorticoError(Exception):
+    """Root of every error that Portico raises on purpose."""
+
+
+class AddressError(PorticoError, ValueError):
+    """An address that does not parse; `text[position:]` is where it goes wrong."""
+
+    def __init__(self, reason: str, text: str = "", position: int = 0) -> None:
+        self.reason, self.text, self.position = reason, text, position
+        message = reason
+        if text:
+            shown = text.replace("\n", " ").replace("\r", " ").replace("\t", " ")
+            message = f"{reason}\n  {shown}\n  {' ' * position}^"
+        super().__init__(message)
+
+
+class ResolveError(PorticoError, socket.gaierror):
+    """A name that did not resolve; `args` is the pair `(code, text)` of getaddrinfo(3)."""
+
+    def __init__(self, code: int, text: str, host: str = "") -> None:
+        super().__init__(code, text)
+        self.code, self.text, self.host = code, text, host
+
+    def __str__(self) -> str:
+        name = f" {self.host!r}" if self.host else ""
+        return f"cannot resolve{name}: {self.text}"
+
+
+class BindError(PorticoError, OSError):
+    """An address that cannot be listened on; `holder` names the process that has it, when that can be seen."""
+
+    def __init__(self, code: int, reason: str, address: object, *, holder: str | None = None, hint: str = "") -> None:
+        super().__init__(code, reason)
+        self.reason, self.address, self.holder, self.hint = reason, address, holder, hint
+
+    def __str__(self) -> str:
+        by = f" by {self.holder}" if self.holder else ""
+        return f"cannot listen on {self.address}: {self.reason}{by}" + (f"; {self.hint}" if self.hint else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One thing tried while connecting: which address, how far it came (`resolve`, `connect`, `tls`), why it ended."""
+
+    address: object
+    stage: str
+    error: BaseException
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.address}: {self.stage}: {describe(self.error)} after {self.seconds:.2f} s"
+
+
+class ConnectError(PorticoError, ConnectionError):
+    """No connection came about; `attempts` tells each thing that was tried, in order of its end."""
+
+    def __init__(self, address: object, attempts: Sequence[Attempt], *, timeout: float | None = None) -> None:
+        self.address, self.attempts, self.timeout = address, tuple(attempts), timeout
+        within = f" within {timeout:g} s" if timeout is not None else ""
+        if len(self.attempts) == 1 and str(self.attempts[0].address) == str(address):
+            only = self.attempts[0]
+            message = f"cannot connect to {address}{within}: {only.stage}: {describe(only.error)}"
+        else:
+            message = f"cannot connect to {address}{within}" + "".join(f"; {each}" for each in self.attempts)
+        super().__init__(message)
+
+
+class TLSError(PorticoError, ConnectionError):
+    """TLS failed; the ssl error is the `__cause__`, `hint` tells the remedy."""
+
+    def __init__(self, reason: str, *, address: object = None, hint: str = "") -> None:
+        self.reason, self.address, self.hint = reason, address, hint
+        at = f" with {address}" if address is not None else ""
+        super().__init__(f"TLS failed{at}: {reason}" + (f"; {hint}" if hint else ""))
+
+
+class ClosedError(PorticoError, ConnectionError):
+    """The connection is closed; `__cause__` says why when the peer or the network closed it."""
+
+    def __init__(self, reason: str, *, code: int | None = None, clean: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.code, self.clean = reason, code, clean
+
+
+class EndOfStream(PorticoError, EOFError):
+    """The peer ended its side; `partial` is what it sent of an unfinished message."""
+
+    def __init__(self, partial: bytes = b"") -> None:
+        what = f"end of stream after {len(partial)} bytes of an unfinished message" if partial else "end of stream"
+        super().__init__(what)
+        self.partial = partial
+
+
+class MessageTooLarge(PorticoError, ValueError):
+    """A message is longer than `limit` bytes; `size` is its length, as far as known."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"message of at least {size} bytes is over the limit of {limit} bytes; raise max_size to allow it")
+        self.size, self.limit = size, limit
+
+
+class ProtocolError(PorticoError, ValueError):
+    """What came is not what the protocol allows; `offset` counts bytes from the start of the message."""
+
+    def __init__(self, reason: str, offset: int = 0) -> None:
+        super().__init__(reason)
+        self.reason, self.offset = reason, offset
+
+
+class LimitError(PorticoError, RuntimeError):
+    """A limit was reached; `limit` is its name."""
+
+    def __init__(self, reason: str, limit: str = "") -> None:
+        super().__init__(reason)
+        self.limit = limit
+
+
+class BusyError(PorticoError, RuntimeError):
+    """A second task tried to receive while another one waits."""
+
+
+class ConfigurationError(PorticoError, ValueError):
+    """A setting that cannot work; the message names it and the remedy."""
+
+
+class UnsupportedError(PorticoError, OSError):
+    """This platform, loop or transport cannot do it; the message says which can."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.ENOTSUP, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def describe(error: BaseException) -> str:
+    """Say in one line what `error` is, without Python's names for what the operating system has words for."""
+    if isinstance(error, OSError) and not isinstance(error, PorticoError) and error.errno is not None:
+        return (error.strerror or os.strerror(error.errno)).lower()
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    return str(error) or type(error).__name__

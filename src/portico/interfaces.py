@@ -1,0 +1,30 @@
+"""The contracts that a user's own object can fulfil in place of Portico's."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from portico.address import Address
+
+__all__ = ["Resolver"]
+
+
+class Resolver(Protocol):
+    """Turns names into addresses and back; any object with these two methods is one.
+
+    It is asked about names only: numeric, `unix` and `mem` addresses never reach it.
+    """
+
+    async def resolve(self, address: Address, *, family: int = 0) -> Sequence[Address]:
+        """Give the numeric addresses of `address.host`, best first: `[address.replace(host="192.0.2.1")]`.
+
+        :param family: `socket.AF_INET` or `socket.AF_INET6` to get only these, 0 for both.
+        :raises OSError: if there are none; a `socket.gaierror` keeps its pair `(code, text)`.
+        """
+        ...
+
+    async def name_of(self, address: Address) -> tuple[str, str]:
+        """Give the host and service names of a numeric `address`; what has no name stays a number.
+
+        :raises OSError: if that cannot be found out.
+        """
+        ...

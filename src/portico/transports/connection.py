@@ -1,0 +1,380 @@
+"""`Stream` and `Channel`: what every handler and every client gets, over any transport."""
+
+import asyncio
+import enum
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from portico._core import ChannelBase, Codec, Connection, Settings, StreamBase, TLSWire, Wire
+from portico.address import Address
+from portico.errors import ClosedError, UnsupportedError
+from portico.options import Options
+from portico.transports.info import Info, socket_info
+
+if TYPE_CHECKING:
+    from portico.transports.tls import TLS, TLSInfo
+
+T = TypeVar("T")
+
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds that a TLS handshake may take; HAProxy and Go's net/http advise 5 to 10."""
+
+
+class State(enum.Enum):
+    """How far a connection is on its way from open to closed."""
+
+    OPEN = "open"
+    HALF_CLOSED_LOCAL = "half-closed (local)"
+    """This side was ended by `send_eof`; receiving goes on."""
+    HALF_CLOSED_REMOTE = "half-closed (remote)"
+    """The peer has ended its side; sending goes on."""
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Signal:
+    """Something that happens once: its truth value says whether, awaiting it waits for it."""
+
+    __slots__ = ("_event", "_happened")
+
+    def __init__(self) -> None:
+        self._happened = False
+        self._event: asyncio.Event | None = None
+
+    def __bool__(self) -> bool:
+        return self._happened
+
+    def set(self) -> None:
+        """Let it happen."""
+        self._happened = True
+        if self._event is not None:
+            self._event.set()
+
+    async def wait(self) -> None:
+        """Wait until it has happened."""
+        if not self._happened:
+            if self._event is None:
+                self._event = asyncio.Event()
+            await self._event.wait()
+
+    def __await__(self) -> Any:
+        return self.wait().__await__()
+
+
+NEVER = Signal()
+"""The `draining` of connections that no server drains."""
+
+
+class _Face(Connection if TYPE_CHECKING else object):  # type: ignore[misc]
+    """What Stream and Channel share beyond the native engine: names for what the operating system knows."""
+
+    __slots__ = ()
+
+    scheme: str
+    draining: Signal
+    _local: Address | None
+    _remote: Address | None
+
+    @property
+    def state(self) -> State:
+        """Tells open, half-closed (which side), closing or closed."""
+        if self.successor is not None:
+            return self.successor.state  # type: ignore[no-any-return]
+        reading, writing, closing, lost = self.flags
+        if lost:
+            return State.CLOSED
+        if closing:
+            return State.CLOSING
+        if reading:
+            return State.OPEN if writing else State.HALF_CLOSED_LOCAL
+        return State.HALF_CLOSED_REMOTE if writing else State.CLOSING
+
+    @property
+    def local_address(self) -> Address:
+        """The address of this end; what it was, once the connection is closed and it had been asked for before."""
+        if self._local is None:
+            self._local = self._ask("getsockname")
+        return self._local
+
+    @property
+    def remote_address(self) -> Address:
+        """The address of the peer. A Unix client has usually none of its own: then it is the server's path, too."""
+        if self._remote is None:
+            peer = getattr(self._bottom(), "peer", None)
+            remote = _unpacked(self.scheme, peer) if peer else self._ask("getpeername")
+            if remote.scheme == "unix" and not remote.path:
+                remote = self.local_address
+            self._remote = remote
+        return self._remote
+
+    def _ask(self, method: str) -> Address:
+        sock = self.socket
+        try:
+            return Address.from_sockaddr(self.scheme, sock.family, getattr(sock, method)())
+        except OSError:
+            raise self.closed_error() from None
+
+    def _bottom(self) -> Wire:
+        """The wire that touches the operating system."""
+        wire: Wire = self.wire
+        while isinstance(wire, TLSWire):
+            wire = wire.lower
+        return wire
+
+    @property
+    def socket(self) -> "socket.socket":
+        """The socket below, for whatever is missing here. Reading, writing or closing it breaks the connection.
+
+        :raises UnsupportedError: there is none (the memory pair)
+        :raises ClosedError: the connection is over"""
+        bottom = self._bottom()
+        sock = getattr(bottom, "socket", None) or getattr(bottom, "get_extra_info", lambda name: None)("socket")
+        if sock is None:
+            if self.scheme == "mem":
+                raise UnsupportedError("a memory connection has no socket")
+            raise self.closed_error()
+        return sock  # type: ignore[no-any-return]
+
+    @property
+    def options(self) -> Options:
+        """The live socket options, by name: `connection.options["keepalive"] = True`."""
+        return Options(lambda: self.socket)
+
+    def info(self) -> Info:
+        """The kernel's view (round-trip time, retransmits, queues) and the sizes of the queues here.
+
+        :raises ClosedError: the connection is over"""
+        received, unsent = self.queued
+        return socket_info(None if self.scheme == "mem" else self.socket, received, unsent)
+
+    @property
+    def tls(self) -> "TLSInfo | None":
+        """Version, cipher, protocol and peer certificate where the connection is secure, else None."""
+        if not isinstance(self.wire, TLSWire):
+            return None
+        from portico.transports.tls import TLSInfo
+
+        return TLSInfo.of(self.wire.ssl_object)
+
+    @property
+    def peer_credentials(self) -> "Credentials":
+        """Process, user and group of the peer of a Unix socket when it connected (SO_PEERCRED of unix(7)).
+
+        :raises UnsupportedError: not a Unix socket, or a platform without it"""
+        if self.scheme != "unix" or sys.platform != "linux":
+            raise UnsupportedError("peer credentials need a Unix socket on Linux")
+        data = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return Credentials(*struct.unpack("3i", data))
+
+    async def __aenter__(self) -> Any:
+        return self
+
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
+        if kind is not None and issubclass(kind, asyncio.CancelledError):  # type: ignore[arg-type]
+            self.abort()
+        await self.close()
+
+    def __repr__(self) -> str:
+        try:
+            remote = str(self.remote_address)
+        except (ClosedError, UnsupportedError):
+            remote = "?"
+        return f"<{type(self).__name__} {self.state.value} {remote}>"
+
+
+class Credentials(tuple[int, int, int]):
+    """`(pid, uid, gid)` of the process at the other end of a Unix socket."""
+
+    __slots__ = ()
+
+    def __new__(cls, pid: int, uid: int, gid: int) -> "Credentials":
+        return super().__new__(cls, (pid, uid, gid))
+
+    @property
+    def pid(self) -> int:
+        return self[0]
+
+    @property
+    def uid(self) -> int:
+        return self[1]
+
+    @property
+    def gid(self) -> int:
+        return self[2]
+
+    def __repr__(self) -> str:
+        return f"Credentials(pid={self[0]}, uid={self[1]}, gid={self[2]})"
+
+
+def _unpacked(scheme: str, peer: bytes) -> Address:
+    """Return the address in a struct sockaddr of the kernel's."""
+    family = int.from_bytes(peer[:2], sys.byteorder)
+    if family == socket.AF_INET:
+        port = int.from_bytes(peer[2:4], "big")
+        return Address.from_sockaddr(scheme, family, (socket.inet_ntop(family, peer[4:8]), port))
+    if family == socket.AF_INET6:
+        port, flow = int.from_bytes(peer[2:4], "big"), int.from_bytes(peer[4:8], "big")
+        scope = int.from_bytes(peer[24:28], sys.byteorder)
+        return Address.from_sockaddr(scheme, family, (socket.inet_ntop(family, peer[8:24]), port, flow, scope))
+    path = peer[2:]
+    if path[:1] == b"\0":
+        return Address.from_sockaddr(scheme, socket.AF_UNIX, path)
+    return Address.from_sockaddr(scheme, socket.AF_UNIX, path.rstrip(b"\0").decode(errors="surrogateescape"))
+
+
+class Channel(ChannelBase[T], _Face):
+    """A connection that carries whole messages of type T in order."""
+
+    __slots__ = ("__dict__", "__weakref__", "_local", "_remote", "draining", "scheme")
+
+    def __init__(
+        self,
+        wire: Wire,
+        codec: Codec[T],
+        settings: Settings,
+        owner: Callable[[Any], object] | None = None,
+        *,
+        scheme: str,
+        draining: Signal = NEVER,
+        predecessor: "Stream | None" = None,
+    ) -> None:
+        self.scheme, self.draining = scheme, draining
+        self._local: Address | None = None
+        self._remote: Address | None = None
+        super().__init__(wire, codec, settings, owner, predecessor)
+
+
+class Stream(StreamBase, _Face):
+    """A connection that carries bytes in order."""
+
+    __slots__ = ("__dict__", "__weakref__", "_local", "_remote", "draining", "scheme")
+
+    def __init__(
+        self,
+        wire: Wire,
+        settings: Settings,
+        owner: Callable[[Any], object] | None = None,
+        *,
+        scheme: str,
+        draining: Signal = NEVER,
+    ) -> None:
+        self.scheme, self.draining = scheme, draining
+        self._local: Address | None = None
+        self._remote: Address | None = None
+        super().__init__(wire, settings, owner)
+
+    def channel(self, codec: Codec[T]) -> Channel[T]:
+        """Return a Channel that carries on with this connection, bytes already read included. This object is done
+        with then: its `close` and `abort` go to the channel.
+
+        :raises BusyError: a task is receiving
+        :raises ClosedError: the connection is closed"""
+        channel: Channel[T] = Channel(
+            self.wire, codec, self.settings, scheme=self.scheme, draining=self.draining, predecessor=self
+        )
+        channel._local, channel._remote = self._local, self._remote
+        return channel
+
+    async def start_tls(
+        self,
+        tls: "TLS",
+        *,
+        server_side: bool = False,
+        server_name: str | None = None,
+        timeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        """Go on in TLS, as client or server (STARTTLS). What came already behind the request to upgrade is kept and
+        belongs to the handshake; what was sent before leaves before.
+
+        `server_name`: whom the server's certificate must name; default: that of `tls`, else the address connected to.
+
+        :raises TLSError: the handshake failed; the connection is closed then
+        :raises ClosedError: the connection was closed or lost before
+        :raises BusyError: a task is receiving"""
+        from portico.transports.tls import explain
+
+        name = None
+        if not server_side:
+            name = server_name or tls.server_name or self.remote_address.host or "localhost"
+        context = tls.server_context() if server_side else tls.client_context()
+        error = await handshake(
+            lambda done: self.upgrade(
+                context, server_side=server_side, server_name=name, timeout=timeout, on_handshake=done
+            ),
+            self.abort,
+        )
+        if error is not None:
+            self.close()
+            raise explain(error, address=self._remote, server_name=name, server_side=server_side) from error
+        self.scheme = "tls" if self.scheme == "tcp" else self.scheme
+
+    async def send_fds(self, fds: Sequence[int], data: bytes = b"\0") -> None:
+        """Pass descriptors to the peer of a Unix socket, along with `data` (at least one byte carries them).
+
+        They stay open here, too. Everything sent before leaves before.
+
+        :raises UnsupportedError: not a plain Unix socket, or a platform without it
+        :raises ClosedError: the connection is closed or lost
+        :raises ValueError: no descriptor or no data, or more than 253 descriptors (SCM_MAX_FD of unix(7))"""
+        wire = self._passing_wire()
+        if not data:
+            raise ValueError("descriptors travel with data: at least one byte")
+        while True:
+            await self.flush()
+            try:
+                sent = wire.pass_descriptors(data, list(fds))
+            except OSError as error:
+                raise ClosedError(f"descriptors could not be passed: {error.strerror}") from error
+            if sent:
+                break
+            await asyncio.sleep(0.001)  # the kernel has no room, and nothing of ours waits that would tell when it has
+        if sent < len(data):
+            await self.send(data[sent:])
+
+    async def recv_fds(self, most: int = 16, max_bytes: int | None = None) -> tuple[bytes, list[int]]:
+        """Await bytes, and return them with the descriptors that have come by now; the caller closes these.
+
+        Descriptors beyond `Limits.max_fds` that nobody takes are closed on arrival.
+
+        :raises UnsupportedError: not a plain Unix socket, or a platform without it"""
+        wire = self._passing_wire()
+        data = await self.recv(max_bytes)
+        return data, wire.take_passed(most)
+
+    def _passing_wire(self) -> Any:
+        if self.scheme != "unix" or not hasattr(self.wire, "pass_descriptors"):
+            raise UnsupportedError("descriptors can be passed only over a plain Unix socket, on Linux")
+        return self.wire
+
+
+async def handshake(
+    start: Callable[[Callable[[BaseException | None], None]], object], give_up: Callable[[], object]
+) -> BaseException | None:
+    """Start a TLS handshake, wait for its end and return its error; a cancelled one is given up."""
+    over: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+
+    def done(error: BaseException | None) -> None:
+        if not over.done():
+            over.set_result(error)
+
+    start(done)
+    try:
+        return await over
+    except asyncio.CancelledError:
+        give_up()
+        raise
+
+
+def memory_pair(settings: Settings | None = None) -> tuple[Stream, Stream]:
+    """Return two Streams, each the peer of the other, without a socket: for tests, and within one loop."""
+    from portico._core import hub_of, memory_wires
+
+    settings = settings or Settings()
+    one, other = memory_wires(hub_of(asyncio.get_running_loop()))
+    return Stream(one, settings, scheme="mem"), Stream(other, settings, scheme="mem")
+
+
+__all__ = ["Channel", "Credentials", "Signal", "State", "Stream", "handshake", "memory_pair"]
