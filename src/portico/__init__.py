@@ -1,1 +1,67 @@
-"""Portico: every socket behind one front door."""
+"""Portico: every socket behind one front door.
+
+The house, from the ground up; a room imports only rooms above it in this list:
+
+    errors, address, options, interfaces, clock     names: what everything else speaks about
+    _core        the native engine: hub, task driver, wires, codecs, connections (imports errors only)
+    codecs       messages in bytes, no I/O
+    transports   sockets of the operating system: resolve, dial, listen, TLS, Unix, memory
+    client       connect, retry, reconnect
+    server       Service, limits, drain, groups
+    tools        the command `portico`
+    testing      what tests of programs that use Portico need
+
+Every public name is exported here.
+"""
+
+from portico.address import Address as Address
+from portico.address import Scheme as Scheme
+from portico.address import register_scheme as register_scheme
+from portico.client.connect import connect as connect
+from portico.client.reconnecting import reconnecting as reconnecting
+from portico.client.retry import Retry as Retry
+from portico.codecs import Codec as Codec
+from portico.codecs import LengthPrefix as LengthPrefix
+from portico.codecs import Lines as Lines
+from portico.codecs import Message as Message
+from portico.codecs import Messages as Messages
+from portico.codecs import Netstrings as Netstrings
+from portico.errors import AddressError as AddressError
+from portico.errors import Attempt as Attempt
+from portico.errors import BindError as BindError
+from portico.errors import BusyError as BusyError
+from portico.errors import ClosedError as ClosedError
+from portico.errors import ConfigurationError as ConfigurationError
+from portico.errors import ConnectError as ConnectError
+from portico.errors import EndOfStream as EndOfStream
+from portico.errors import LimitError as LimitError
+from portico.errors import MessageTooLarge as MessageTooLarge
+from portico.errors import PorticoError as PorticoError
+from portico.errors import ProtocolError as ProtocolError
+from portico.errors import ResolveError as ResolveError
+from portico.errors import TLSError as TLSError
+from portico.errors import UnsupportedError as UnsupportedError
+from portico.interfaces import Resolver as Resolver
+from portico.options import OPTIONS as OPTIONS
+from portico.server.group import Group as Group
+from portico.server.limits import Limits as Limits
+from portico.server.running import run as run
+from portico.server.service import Server as Server
+from portico.server.service import Service as Service
+from portico.server.service import serve as serve
+from portico.server.stats import Stats as Stats
+from portico.server.threads import BlockingChannel as BlockingChannel
+from portico.server.threads import BlockingStream as BlockingStream
+from portico.transports.connection import Channel as Channel
+from portico.transports.connection import Credentials as Credentials
+from portico.transports.connection import State as State
+from portico.transports.connection import Stream as Stream
+from portico.transports.connection import memory_pair as memory_pair
+from portico.transports.info import Info as Info
+from portico.transports.resolve import SystemResolver as SystemResolver
+from portico.transports.resolve import name_of as name_of
+from portico.transports.resolve import resolve as resolve
+from portico.transports.tls import TLS as TLS
+from portico.transports.tls import TLSInfo as TLSInfo
+
+__version__ = "0.1.0"

@@ -60,7 +60,7 @@ SCHEMES: dict[str, Scheme] = {}
 def register_scheme(scheme: Scheme) -> None:
     """Make addresses with `scheme.name` parse; to do so again with the same facts changes nothing.
 
-    :raises ConfigurationError: if the name is no scheme name (RFC 3986 section 3.1, in lower case) or means something else.
+    :raises ConfigurationError: if it is no scheme name (RFC 3986 section 3.1, in lower case) or taken.
     """
     if not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme.name):
         raise ConfigurationError(f"{scheme.name!r} is no scheme name; use small letters, digits, '+', '.' and '-'")
@@ -83,7 +83,7 @@ class Address:
     :ivar host: "" for every interface, an IP address as inet_ntop(3) writes it, or a name in lower case. A name with
         letters outside ASCII is kept in its IDNA 2003 form (`xn--...`), which is what is looked up.
     :ivar port: 0 to 65535, 0 for any free one; None for `unix` and `mem`.
-    :ivar path: of `unix`: the path, "@name" if abstract, "" if the socket has none; the name of `mem`; the path with the
+    :ivar path: of `unix`: the path, "@name" if abstract, "" if the socket has none; the name of `mem`; path and
         query of a URL.
     :ivar flow: IPv6 flow label, 0 to 1048575.
     :ivar scope: IPv6 zone, the name ("eth0") or the number ("2") of an interface.
@@ -101,7 +101,7 @@ class Address:
         scheme = SCHEMES.get(self.scheme)
         if scheme is None:
             _fail_scheme(self.scheme, 0, self.scheme)
-        if scheme.parts == "path" or scheme.parts == "name":
+        if scheme.parts in ("path", "name"):
             if self.host or self.port is not None or self.flow or self.scope:
                 _fail(f"a {self.scheme} address has a path and nothing else", self.host)
             object.__setattr__(self, "path", _check_path(scheme, self.path, self.path, 0))
@@ -141,7 +141,7 @@ class Address:
         if not text:
             raise AddressError("the address is empty")
         scheme, start = _scheme_of(text, default_scheme)
-        if scheme.parts == "path" or scheme.parts == "name":
+        if scheme.parts in ("path", "name"):
             return _make(cls, scheme.name, path=_parse_path(scheme, text, start))
         if start:
             if not text.startswith("//", start):
@@ -151,7 +151,7 @@ class Address:
 
     def __str__(self) -> str:
         scheme = SCHEMES[self.scheme]
-        if scheme.parts == "path" or scheme.parts == "name":
+        if scheme.parts in ("path", "name"):
             return f"{self.scheme}:{_escape(self.path) if self.path else _UNNAMED}"
         host = self.host or "*"
         if ":" in host:
@@ -179,7 +179,7 @@ class Address:
     def sockaddr(self) -> SockAddr:
         """What bind(2) and connect(2) of Python's `socket` take.
 
-        :raises AddressError: if it is a name, which must be resolved first, a `mem` address, or of a scope unknown here.
+        :raises AddressError: if it is a name (resolve it first), a `mem` address, or of a scope unknown here.
         """
         family = self.family
         if family is None:
@@ -203,9 +203,7 @@ class Address:
         return socket.inet_pton(family, self.host or "::")
 
     @classmethod
-    def from_sockaddr(
-        cls, scheme: str, family: int, sockaddr: tuple[Any, ...] | str | bytes | bytearray | None
-    ) -> "Address":
+    def from_sockaddr(cls, scheme: str, family: int, sockaddr: tuple[Any, ...] | str | bytes | None) -> "Address":
         """Make the address out of what getsockname(2), accept(2) or getaddrinfo(3) gave.
 
         :raises AddressError: if `family` is none that `scheme` can have, or the parts are not addresses.
@@ -311,9 +309,12 @@ class Address:
 
 
 def _make(cls: type[Address], scheme: str, *, path: str) -> Address:
+    """An address of a path that is known to be good."""
     address = object.__new__(cls)
-    for name, value in (("scheme", scheme), ("host", ""), ("port", None), ("path", path), ("flow", 0), ("scope", "")):
-        object.__setattr__(address, name, value)
+    for field in dataclasses.fields(cls):
+        object.__setattr__(address, field.name, field.default)
+    object.__setattr__(address, "scheme", scheme)
+    object.__setattr__(address, "path", path)
     return address
 
 
@@ -378,12 +379,9 @@ def _parse_authority(cls: type[Address], scheme: Scheme, text: str, start: int) 
         host_end = text.find(":", start, end)
         host_end = end if host_end < 0 else host_end
         host = _host(text, start, host_end)
-    if host_end < end:
-        port: int | None = _port(scheme, text, host_end + 1, end)
-    elif scheme.default_port is None:
+    if host_end == end and scheme.default_port is None:
         _fail("the port is missing", text, end)
-    else:
-        port = scheme.default_port
+    port = scheme.default_port if host_end == end else _port(scheme, text, host_end + 1, end)
     return cls(scheme.name, host, port, path, flow, scope)
 
 
@@ -418,9 +416,9 @@ def _looks_numeric(host: str) -> bool:
 def _name(text: str, start: int, end: int) -> str:
     labels, at = [], start
     for label in text[start:end].removesuffix(".").split("."):
-        labels.append(_label(text, at, label))
+        labels.append(_label(text, at, label).lower())
         at += len(label) + 1
-    name = ".".join(labels).lower()
+    name = ".".join(labels)
     if len(name) > MAX_HOST:
         _fail(f"the name is longer than {MAX_HOST} bytes", text, start)
     if _looks_numeric(name):
@@ -434,9 +432,9 @@ def _label(text: str, at: int, label: str) -> str:
         _fail("a part of the name is empty", text, at)
     encoded = label
     if not label.isascii():
-        unprintable = [index for index, each in enumerate(label) if not each.isprintable()]
-        if unprintable:
-            _fail(f"{label[unprintable[0]]!r} cannot be in a name", text, at + unprintable[0])
+        for index, each in enumerate(label):
+            if not each.isprintable():
+                _fail(f"{each!r} cannot be in a name", text, at + index)
         try:
             encoded = label[: MAX_HOST + 1].encode("idna").decode("ascii")
         except UnicodeError:
@@ -581,9 +579,9 @@ def _escape(path: str) -> str:
     return "//" + shown if shown.startswith("//") else shown
 
 
-def _path_from_kernel(path: str | bytes | bytearray) -> str:
+def _path_from_kernel(path: str | bytes) -> str:
     try:
-        data = os.fsencode(path if isinstance(path, str) else bytes(path))
+        data = os.fsencode(path)
     except UnicodeEncodeError as error:
         _fail("not a path", str(path), error.start)
     if data[:1] == b"\0":

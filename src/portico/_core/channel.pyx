@@ -4,7 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 
 from .codec cimport TOO_LARGE, Codec, Payload, Span, failure, open_bytes, release
-from .connection cimport (BATCH, CLOSED, FAILED, ITERATE, NEXT, OPEN, Connection, Recv, Settings)
+from .connection cimport (BATCH, CLOSED, ENDED, FAILED, ITERATE, NEXT, OPEN, Connection, ReadState, Recv, Settings)
 from .ring cimport Slot, ring_pop
 from .wire cimport Sink, Wire
 
@@ -28,6 +28,10 @@ cdef class ChannelBase(Connection):
         self.codec = codec
         self.take_over(predecessor)
 
+    @classmethod
+    def __class_getitem__(cls, item):
+        return cls
+
     # receiving
 
     cdef int bytes_arrived(self, const char* data, Py_ssize_t size) except -1:
@@ -48,7 +52,7 @@ cdef class ChannelBase(Connection):
             used = self.parse(self.carry + self.carry_start, self.carry_size)
             if used:
                 self.drop_front(used)
-        if self.carry_size:
+        if self.carry_size or self.skip:
             if not self.message_begun:
                 self.message_begun = self.active
                 self.set_deadline()
@@ -112,7 +116,7 @@ cdef class ChannelBase(Connection):
 
     cdef int parse_in_python(self, const char* data, Py_ssize_t size) except -1:
         """As `parse`, for a codec whose `decode` is Python: it is shown a copy, of which it may keep parts."""
-        cdef Py_ssize_t used = 0, total
+        cdef Py_ssize_t used = 0, total, frame
         if self.carry_size + size < self.needed:
             return self.keep(data, size)
         if self.carry_size:
@@ -128,24 +132,30 @@ cdef class ChannelBase(Connection):
         while used < total and self.read_state == OPEN:
             try:
                 answer = self.codec.decode(view[used:])
+                if not isinstance(answer, tuple):
+                    self.needed = answer or 0
+                    break
+                message, taken = answer
+                frame = taken
             except (ProtocolError, MessageTooLarge) as error:
                 return self.fail(error)
             except Exception as error:
                 failure = ProtocolError(f"the codec {type(self.codec).__name__} failed: {type(error).__name__}: {error}")
                 failure.__cause__ = error
                 return self.fail(failure)
-            if not isinstance(answer, tuple):
-                self.needed = answer or 0
-                break
-            message, frame = answer
             if not 0 < frame <= total - used:
-                return self.fail(ProtocolError(f"the codec {type(self.codec).__name__} took {frame} of {total - used} bytes"))
+                return self.fail(ProtocolError(f"the codec {type(self.codec).__name__} took {taken} of {total - used} bytes"))
             used += frame
             self.settings.messages_received += 1
             self.push(message, frame)
         if used < total and self.read_state == OPEN:
             self.keep(PyBytes_AS_STRING(copy) + used, total - used)
         return 0
+
+    cdef int stop_reading(self, ReadState state) except -1:
+        if self.read_state == OPEN and state != ENDED:
+            self.drop_carry()
+        return Connection.stop_reading(self, state)
 
     cdef int push_failure(self, object error) except -1:
         cdef _Failure failure = _Failure.__new__(_Failure)
@@ -185,11 +195,11 @@ cdef class ChannelBase(Connection):
         return 1
 
     cdef object end(self, Recv recv):
-        cdef bint iterating = recv.kind == ITERATE
+        cdef bint iterating = recv.kind == ITERATE or recv.kind == BATCH
         if self.successor is not None:
             raise self.closed_error()
         if self.read_state == FAILED:
-            raise self.failure
+            raise self.failure.with_traceback(None)
         if self.read_state == CLOSED:
             if iterating and self.cause is None:
                 raise StopAsyncIteration
@@ -263,14 +273,8 @@ cdef class Batches:
     def __aiter__(self):
         return self
 
-    async def __anext__(self):
-        cdef ChannelBase channel = self.channel
-        try:
-            return await channel.new_recv(BATCH)
-        except EndOfStream as error:
-            if error.partial:
-                raise
-            raise StopAsyncIteration from None
+    def __anext__(self):
+        return self.channel.new_recv(BATCH)
 
 
 def send_all(list members not None, bytes data not None, skip=None):
@@ -281,7 +285,7 @@ def send_all(list members not None, bytes data not None, skip=None):
     open_bytes(data, &payload)
     try:
         for channel in members:
-            if channel is skip or channel.lost or channel.closing or channel.eof_wanted:
+            if channel is skip or channel.lost or channel.closing or channel.eof_wanted or channel.successor is not None:
                 continue
             if channel.has_room():
                 channel.put(None, &payload)

@@ -29,7 +29,7 @@ cdef class Connection(Sink):
     cdef readonly Settings settings
     cdef public object owner            # told by `owner(connection)` when the connection is over
     cdef readonly object cause          # why it was lost
-    cdef readonly object successor      # what took over the wire
+    cdef readonly Connection successor  # what took over the wire
     # receiving
     cdef char* carry                    # bytes of a message whose end has not come
     cdef Py_ssize_t carry_start, carry_size, carry_capacity, searched
@@ -57,6 +57,7 @@ cdef class Connection(Sink):
     cdef int stop_reading(self, ReadState state) except -1
     cdef int pause_reading(self) except -1
     cdef int resume_reading(self) except -1
+    cdef int excuse_silence(self, double now) except -1
     cdef int took(self, Py_ssize_t size) except -1
     cdef int take(self, Recv recv, PyObject** answer) except -1
     cdef object end(self, Recv recv)

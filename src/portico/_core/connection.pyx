@@ -51,7 +51,6 @@ cdef class Connection(Sink):
         self.settings = settings
         self.owner = owner
         self.active = clock_of(self.hub)
-        self.set_deadline()
 
     def __dealloc__(self):
         free(self.carry)
@@ -61,13 +60,18 @@ cdef class Connection(Sink):
     cdef int take_over(self, Connection predecessor) except -1:
         """Start to receive, with what `predecessor` had received; called once the object is whole."""
         cdef bytes rest
-        if predecessor is not None:
-            self.owner = predecessor.owner
-            rest = predecessor.hand_on(self)
-            if rest:
-                self.bytes_arrived(PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest))
+        if predecessor is None:
+            self.set_deadline()
+            return self.wire.attach(self)
+        rest = predecessor.hand_on(self)
+        if self.wire.backlog:
+            self.stalled_since = self.active
+        self.set_deadline()
+        if rest:
+            self.settings.bytes_received -= PyBytes_GET_SIZE(rest)      # counted when they came
+            self.bytes_arrived(PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest))
         self.wire.attach(self)
-        if predecessor is not None and predecessor.peer_ended:
+        if predecessor.peer_ended:
             self.wire_ended()
         return 0
 
@@ -92,7 +96,7 @@ cdef class Connection(Sink):
         self.lost = True
         self.hub.set_timer(self, INFINITY)
         self.spare = None               # it refers to this object
-        if self.cause is None:
+        if self.cause is None and not self.lingering:       # what happens after all was sent is nobody's loss
             self.cause = error
         self.drop_output()
         self.stop_reading(ENDED if self.cause is None and not self.closing else CLOSED)
@@ -142,8 +146,6 @@ cdef class Connection(Sink):
         if self.read_state != OPEN:
             return 0
         self.read_state = state
-        if state != ENDED:
-            self.drop_carry()
         if self.reader is not None:
             self.reader.wake()
         return 0
@@ -157,7 +159,15 @@ cdef class Connection(Sink):
     cdef int resume_reading(self) except -1:
         if self.reading_paused and not self.lost:
             self.reading_paused = False
+            self.excuse_silence(clock_of(self.hub))
             self.wire.resume()
+        return 0
+
+    cdef int excuse_silence(self, double now) except -1:
+        """While reading was paused, it was not the peer's fault that nothing came."""
+        self.active = now
+        if self.message_begun:
+            self.message_begun = now
         return 0
 
     cdef int took(self, Py_ssize_t size) except -1:
@@ -177,7 +187,7 @@ cdef class Connection(Sink):
 
     cdef object closed_error(self):
         if self.successor is not None:
-            return ClosedError("this object has handed its connection on; use the one that took it over")
+            return ClosedError("this object has handed its connection on; use the one that took it over", clean=True)
         if self.cause is None:
             return ClosedError("the connection is closed", clean=True)
         error = ClosedError(f"the connection was lost: {self.cause}")
@@ -201,8 +211,8 @@ cdef class Connection(Sink):
     # sending
 
     cdef int check_sending(self) except -1:
-        if self.lost or self.closing or self.eof_wanted:
-            if self.eof_wanted and not self.lost and not self.closing:
+        if self.lost or self.closing or self.eof_wanted or self.successor is not None:
+            if self.successor is None and self.eof_wanted and not self.lost and not self.closing:
                 raise ClosedError("this side was ended by send_eof()", clean=True)
             raise self.closed_error()
         if self.unsent_size() > self.settings.max_unsent:
@@ -333,7 +343,9 @@ cdef class Connection(Sink):
         """End this side after what is queued (half-close); receiving goes on. A second call changes nothing.
 
         :raises UnsupportedError: the transport below cannot close one side only"""
-        if self.eof_wanted or self.closing or self.lost or self.successor is not None:
+        if self.successor is not None:
+            return self.successor.send_eof()
+        if self.eof_wanted or self.closing or self.lost:
             return
         if not self.wire.can_half_close:
             from portico.errors import UnsupportedError
@@ -409,8 +421,8 @@ cdef class Connection(Sink):
         cdef double due = self.next_due()
         if self.lost or self.successor is not None:
             return 0
-        if self.reading_paused and not self.closing:    # not the peer's fault
-            self.active = now
+        if self.reading_paused and not self.closing:
+            self.excuse_silence(now)
             due = self.next_due()
         if due > now:
             return self.set_deadline()
@@ -419,7 +431,8 @@ cdef class Connection(Sink):
         if self.closing:
             return self.wire.drop()
         if self.stalled_since and self.stalled_since + self.settings.send_timeout <= now:
-            return self.time_out(f"the peer took nothing for {self.settings.send_timeout:g} s (send_timeout)")
+            self.time_out(f"the peer took nothing for {self.settings.send_timeout:g} s (send_timeout)")
+            return self.wire.drop()     # what is queued cannot leave
         if self.message_begun and self.message_begun + self.settings.message_timeout <= now:
             return self.time_out(f"a message did not end within {self.settings.message_timeout:g} s (message_timeout)")
         return self.time_out(f"nothing came or went for {self.settings.idle_timeout:g} s (idle_timeout)")
@@ -434,11 +447,15 @@ cdef class Connection(Sink):
     @property
     def flags(self):
         """Whether (reading is open, writing is open, it is closing, it is over)."""
+        if self.successor is not None:
+            return self.successor.flags
         return (self.read_state == OPEN, not self.eof_wanted, self.closing and not self.lost, self.lost)
 
     @property
     def queued(self):
         """Bytes received and not taken, bytes sent that have not left."""
+        if self.successor is not None:
+            return self.successor.queued
         return self.queued_size + self.carry_size, self.unsent_size()
 
     cdef int check_idle(self) except -1:
@@ -451,6 +468,7 @@ cdef class Connection(Sink):
 
     cdef bytes hand_on(self, Connection successor):
         """Give the wire up to `successor`, and return the bytes that were received."""
+        cdef Room room
         self.check_idle()
         rest = self.take_received()
         if self.out_size or self.spliced is not None:
@@ -459,8 +477,16 @@ cdef class Connection(Sink):
         self.hub.set_timer(self, INFINITY)
         self.resume_reading()
         self.successor = successor
-        self.owner = None
+        self.stop_reading(CLOSED)
+        successor.owner, self.owner = self.owner, None
+        successor.eof_sent = self.eof_sent
+        if self.eof_wanted:
+            successor.eof_wanted = True
+            self.hub.mark_dirty(successor)
         self.spare = None
+        waiters, self.waiters = self.waiters, None
+        for room in waiters or ():      # they go on to wait for the successor
+            room.wake()
         return rest
 
     def take_received(self):
@@ -521,6 +547,8 @@ cdef class Room(Wait):
 
     cdef int attempt(self, PyObject** answer) except -1:
         cdef Connection connection = self.connection
+        while connection.successor is not None:
+            self.connection = connection = connection.successor
         if connection.lost:
             if self.what != OVER:
                 raise connection.closed_error()

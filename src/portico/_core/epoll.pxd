@@ -30,7 +30,8 @@ cdef class SocketWire(EpollItem):
     cdef object cause
     cdef list chunks                # the backlog, from `first` and there `offset` on
     cdef Py_ssize_t first, offset
-    cdef list passed                # descriptors that came, with the bytes they came with
+    cdef int* passed                # descriptors that came, in order
+    cdef int passed_count
     cdef bint paused, ended, attached, closed, end_wanted, can_pass
     cdef int max_passed
 
@@ -43,3 +44,4 @@ cdef class SocketWire(EpollItem):
     cdef int send_failed(self, int code) except -1
     cdef int finish(self, object cause) except -1
     cdef int release(self) except -1
+    cdef void close_passed(self) noexcept

@@ -6,7 +6,9 @@ import socket
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.ref cimport PyObject
-from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOTCONN, errno
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOTCONN, EPIPE, errno
+from libc.stdlib cimport free, malloc
+from libc.string cimport memmove
 
 from .hub cimport Flushable, Hub, hub_of, portico_monotonic
 from .wire cimport NOWHERE, Sink, Wire
@@ -153,6 +155,7 @@ cdef class SocketWire(EpollItem):
     def __dealloc__(self):
         if self.fd >= 0 and self.owner is None:
             close(self.fd)
+        self.close_passed()
 
     def fileno(self):
         return self.fd
@@ -231,20 +234,23 @@ cdef class SocketWire(EpollItem):
         cdef int count = 0, truncated = 0, i
         cdef Py_ssize_t size
         size = portico_receive_passed(self.fd, self.hub.scratch, self.hub.scratch_size, passed, &count, &truncated)
+        if count and self.passed is NULL:
+            self.passed = <int*>malloc(self.max_passed * sizeof(int))
         for i in range(count):
-            if self.passed is None:
-                self.passed = []
-            if len(self.passed) < self.max_passed:
-                self.passed.append(passed[i])
+            if self.passed is not NULL and self.passed_count < self.max_passed:
+                self.passed[self.passed_count] = passed[i]
+                self.passed_count += 1
             else:
                 close(passed[i])
         return size
 
     def take_passed(self, Py_ssize_t most):
         """Return up to `most` descriptors that came; the caller closes them."""
-        if self.passed is None:
-            return []
-        taken, self.passed = self.passed[:most], self.passed[most:] or None
+        cdef int count = <int>max(0, min(most, self.passed_count))
+        cdef list taken = [self.passed[i] for i in range(count)]
+        if count:
+            self.passed_count -= count
+            memmove(self.passed, self.passed + count, self.passed_count * sizeof(int))
         return taken
 
     cdef int pause(self) except -1:
@@ -347,7 +353,7 @@ cdef class SocketWire(EpollItem):
 
     cdef int send_failed(self, int code) except -1:
         """The peer may have said its last words before it went: read them, then report the loss."""
-        cdef Py_ssize_t size, total = 0
+        cdef Py_ssize_t size = 0, total = 0
         self.chunks = None
         self.backlog = 0
         while not self.ended and self.attached and total < MAX_LAST_READ:
@@ -356,6 +362,10 @@ cdef class SocketWire(EpollItem):
                 break
             total += size
             self.sink.bytes_arrived(self.hub.scratch, size)
+            size = 1
+        if size == 0 and code == EPIPE and self.attached and not self.ended:    # a reset would not be EPIPE
+            self.ended = True
+            self.sink.wire_ended()
         return self.finish(os_error(code))
 
     # closing
@@ -402,11 +412,12 @@ cdef class SocketWire(EpollItem):
         self.close_passed()
         return 0
 
-    def close_passed(self):
-        if self.passed is not None:
-            for descriptor in self.passed:
-                close(descriptor)
-            self.passed = None
+    cdef void close_passed(self) noexcept:
+        while self.passed_count:
+            self.passed_count -= 1
+            close(self.passed[self.passed_count])
+        free(self.passed)
+        self.passed = NULL
 
     def discard(self):
         """Close a socket that never got a connection above it."""

@@ -87,8 +87,13 @@ cdef class Hub:
 
     cdef int schedule(self) except -1:
         if not self.scheduled and not self.turning:
-            self.loop.call_soon(self.run_callback, context=self.context)
             self.scheduled = True
+            try:
+                self.loop.call_soon(self.run_callback, context=self.context)
+            except RuntimeError:
+                self.scheduled = False
+                if not self.loop.is_closed():
+                    raise
         return 0
 
     def _run(self):
@@ -245,7 +250,11 @@ cdef class Wait:
                 driver.hub.ready.append(driver)
                 driver.hub.schedule()
         elif self.future is not None and not self.future.done():
-            self.future.set_result(None)
+            try:
+                self.future.set_result(None)
+            except RuntimeError:
+                if not self.hub.loop.is_closed():
+                    raise
         return 0
 
     cdef bint is_cancelled(self) except -1:

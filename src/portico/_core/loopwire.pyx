@@ -119,7 +119,7 @@ cdef class TransportWire(Wire):
         return 0
 
     cdef int end_writing(self, bint closing) except -1:
-        if self.transport is not None and self.can_half_close:
+        if self.transport is not None and self.can_half_close and not self.transport.is_closing():
             self.transport.write_eof()
         return 0
 

@@ -11,7 +11,7 @@ cdef class MemoryWire(Wire):
     """One end of a pair; the bytes it was given lie with its peer until that reads."""
     cdef MemoryWire peer
     cdef list inbox
-    cdef bint paused, attached, ended, ended_told, closed, lost_told
+    cdef bint paused, attached, ended, ended_told, closed, lost_told, room_made
     cdef object cause
 
     def __init__(self, Hub hub not None):
@@ -45,19 +45,15 @@ cdef class MemoryWire(Wire):
 
     cdef int end_turn(self) except -1:
         """Deliver what the peer wrote, outside of any call of its."""
-        cdef list inbox
-        cdef Py_ssize_t size = 0
-        if not self.attached or (self.paused and not self.closed):
+        if not self.attached:
             return 0
+        if self.room_made:
+            self.room_made = False
+            self.sink.wire_room()
         if self.inbox:
-            inbox, self.inbox = self.inbox, []
-            for data in inbox:
-                size += PyBytes_GET_SIZE(data)
-                self.sink.bytes_arrived(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-            if self.peer is not None:
-                self.peer.backlog -= size
-                self.peer.sink.wire_room()
-        self.sink.wire_room()
+            self.deliver()
+        if self.inbox:      # paused
+            return 0
         if self.ended and not self.ended_told and not self.closed:
             self.ended_told = True
             self.sink.wire_ended()
@@ -66,6 +62,24 @@ cdef class MemoryWire(Wire):
             sink, self.sink = self.sink, NOWHERE
             (<Sink>sink).wire_lost(self.cause)
         return 0
+
+    cdef int deliver(self) except -1:
+        cdef Py_ssize_t size = 0, i = 0
+        cdef list inbox = self.inbox
+        while i < len(inbox) and (self.closed or not self.paused):
+            data = inbox[i]
+            i += 1
+            size += PyBytes_GET_SIZE(data)
+            self.sink.bytes_arrived(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        del inbox[:i]
+        if size and self.peer is not None:
+            self.peer.backlog -= size
+            self.peer.make_room()
+        return 0
+
+    cdef int make_room(self) except -1:
+        self.room_made = True
+        return self.hub.mark_dirty(self)
 
     cdef int pause(self) except -1:
         self.paused = True
@@ -89,6 +103,7 @@ cdef class MemoryWire(Wire):
         if peer is not None:
             peer.peer = None
             peer.backlog = 0
+            peer.make_room()
         return self.finish(None)
 
     cdef int drop(self) except -1:
@@ -96,8 +111,6 @@ cdef class MemoryWire(Wire):
         self.peer = None
         if peer is not None:
             peer.peer = None
-            peer.backlog = 0
-            peer.inbox.clear()
             peer.finish(ConnectionResetError(ECONNRESET, "the other end of the pair was aborted"))
         self.inbox.clear()
         return self.finish(None)

@@ -64,7 +64,8 @@ cdef class TLSWire(Wire):
         return self.read_records() if self.established else self.handshake()
 
     cdef int wire_ended(self) except -1:
-        if self.failed:
+        self.below_ended = True
+        if self.failed or (self.end_closing and self.end_sent):
             return self.below.shut()
         if self.ended:
             return 0
@@ -76,10 +77,11 @@ cdef class TLSWire(Wire):
     cdef int wire_lost(self, object error) except -1:
         self.below_lost = True
         self.hub.set_timer(self, INFINITY)
-        if not self.established and self.on_handshake is not None and not self.failed:
-            return self.fail(error or EOFError("the connection was closed during the TLS handshake"))
         if self.cause is None:
             self.cause = error
+        on_handshake, self.on_handshake = self.on_handshake, None
+        if on_handshake is not None:
+            on_handshake(error or EOFError("the connection was closed during the TLS handshake"))
         return self.hub.mark_dirty(self)
 
     cdef int wire_room(self) except -1:
@@ -115,6 +117,7 @@ cdef class TLSWire(Wire):
         early, self.early = self.early, None
         if early:
             self.encrypt(b"".join(early))
+            self.wire_room()
         if self.end_wanted:
             self.end_writing(self.end_closing)
         if self.incoming.pending or self.pending():
@@ -133,7 +136,9 @@ cdef class TLSWire(Wire):
         self.failed = True
         if self.cause is None:
             self.cause = error
-        if not self.below_lost:
+        if self.below_ended and not self.below.backlog:
+            self.below.shut()
+        elif not self.below_lost:
             self.below.resume()
             self.below.end_writing(True)
             self.hub.set_timer(self, portico_monotonic() + ALERT_LINGER)
@@ -254,5 +259,4 @@ cdef class TLSWire(Wire):
 
     cdef int drop(self) except -1:
         self.hub.set_timer(self, INFINITY)
-        self.on_handshake = None
         return self.below.drop()

@@ -136,6 +136,7 @@ cdef class StreamBase(Connection):
                 if size > recv.amount:
                     raise MessageTooLarge(size, recv.amount)
                 if place is not NULL:
+                    recv.searched = 0
                     return self.cut(size, mark_size)
                 recv.searched = max(self.carry_size - mark_size + 1, 0)
             if not self.messages.count:
@@ -233,6 +234,8 @@ cdef class StreamBase(Connection):
         `on_handshake(error)` is called when it is over; after an error the stream is lost."""
         cdef TLSWire wire
         self.check_idle()
+        if self.eof_wanted:
+            raise self.closed_error()
         rest = self.take_received()
         if self.out_size or self.spliced is not None:
             self.write_out()
@@ -242,4 +245,6 @@ cdef class StreamBase(Connection):
         wire.attach(self)
         self.wire = wire
         wire.start(rest)
+        if self.peer_ended:
+            wire.wire_ended()
         self.resume_reading()

@@ -68,7 +68,7 @@ NEVER = Signal()
 """The `draining` of connections that no server drains."""
 
 
-class _Face(Connection if TYPE_CHECKING else object):  # type: ignore[misc]
+class _Face(Connection):
     """What Stream and Channel share beyond the native engine: names for what the operating system knows."""
 
     __slots__ = ()
@@ -148,7 +148,9 @@ class _Face(Connection if TYPE_CHECKING else object):  # type: ignore[misc]
 
         :raises ClosedError: the connection is over"""
         received, unsent = self.queued
-        return socket_info(None if self.scheme == "mem" else self.socket, received, unsent)
+        if self.scheme == "mem":
+            return Info(queued_receive=received, queued_send=unsent)
+        return socket_info(self.socket, received, unsent)
 
     @property
     def tls(self) -> "TLSInfo | None":

@@ -2,7 +2,9 @@
 
 import asyncio
 import errno
+import os
 import socket
+import sys
 from collections.abc import Mapping
 
 from portico._core import Wire, hub_of
@@ -65,7 +67,7 @@ def _open(address: Address, source: Address | None, options: Mapping[str, object
 
 async def _connect(loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Address) -> None:
     if address.scheme != "unix":
-        await loop.sock_connect(sock, address.sockaddr)
+        await _connect_inet(loop, sock, address)
         return
     while True:  # a Unix socket connects at once or not at all; EAGAIN says that the server's backlog is full (unix(7))
         try:
@@ -76,3 +78,30 @@ async def _connect(loop: asyncio.AbstractEventLoop, sock: socket.socket, address
             await asyncio.sleep(0.01)
         else:
             return
+
+
+async def _connect_inet(loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Address) -> None:
+    """As `loop.sock_connect`, of which uvloop's loses the scope of an IPv6 address."""
+    if sys.platform == "win32":  # its default loop cannot wait for sockets to become writable
+        await loop.sock_connect(sock, address.sockaddr)
+        return
+    code = sock.connect_ex(address.sockaddr)
+    if code in (errno.EINPROGRESS, errno.EINTR):
+        await _writable(loop, sock)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+async def _writable(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    future: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    loop.add_writer(sock.fileno(), wake)
+    try:
+        await future
+    finally:
+        loop.remove_writer(sock.fileno())

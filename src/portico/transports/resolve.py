@@ -152,8 +152,8 @@ class SystemResolver:
     """The system's getaddrinfo(3) and getnameinfo(3), in threads of its own.
 
     A lookup that hangs holds one thread; others go on in the rest, and what is beyond that waits in line. A cancelled
-    lookup leaves the line; once it runs, the system offers no way to end it, and its result is dropped. The threads never
-    hold up the end of the interpreter. May be used from any number of loops, and after a fork.
+    lookup leaves the line; once it runs, the system offers no way to end it, and its result is dropped. The threads
+    never hold up the end of the interpreter. May be used from any number of loops, and after a fork.
 
     :param workers: how many lookups run at once.
     :param idle_timeout: seconds after which a thread without work ends.

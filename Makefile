@@ -1,0 +1,55 @@
+# Each target does all the set-up it needs: virtual environment, native core, tools.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+CORE := $(wildcard src/portico/_core/*.pyx src/portico/_core/*.pxd src/portico/_core/*.h)
+
+.PHONY: help demo test lint bench wheels clean
+
+help:
+	@echo "make demo    a chat server to join at once; ARGS=\"--bots 50 --seconds 5\" lets bots talk and ends by itself"
+	@echo "make test    all tests; ARGS=\"tests/unit -k address\" runs some"
+	@echo "make lint    ruff, mypy --strict, the layers"
+	@echo "make bench   Portico beside C and its peers; ARGS=\"--quick\" for a first look"
+	@echo "make wheels  source distribution and wheel, built in isolation, under dist/"
+	@echo "make clean   remove what these made"
+
+# pip runs only when what it would install has changed.
+$(VENV)/ready-cli: pyproject.toml setup.py $(CORE)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Portico needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "no venv: on Debian, apt-get install python3-venv"; exit 1; }
+	@echo "setting up $(VENV) and building the native core (a minute, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" "setuptools>=77" wheel "Cython>=3.1"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[cli]"
+	@touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready-cli
+	@echo "installing what the tests need ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
+
+demo: $(VENV)/ready-cli
+	@$(BIN)/portico demo $(ARGS)
+
+test: $(VENV)/ready-dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/ready-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/ready-dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --requirement bench/requirements.txt
+	@$(BIN)/python bench/run.py $(ARGS)
+
+wheels: $(VENV)/ready-dev
+	@$(BIN)/python -m build --outdir dist .
+
+clean:
+	rm -rf $(VENV) build dist bench/build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -f src/portico/_core/*.so src/portico/_core/*.c
+	rm -rf src/portico.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,26 @@
+from collections.abc import Awaitable, Callable
+from ssl import SSLContext
+from typing import Any, Self
+
+from typing_extensions import Buffer
+
+from .connection import Connection, Settings
+from .wire import Wire
+
+class StreamBase(Connection):
+    def __init__(self, wire: Wire, settings: Settings, owner: Callable[[Any], object] | None = None) -> None: ...
+    def recv(self, max_bytes: int | None = None) -> Awaitable[bytes]: ...
+    def recv_exactly(self, size: int) -> Awaitable[bytes]: ...
+    def recv_until(self, separator: bytes, max_bytes: int = 1048576) -> Awaitable[bytes]: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Awaitable[bytes]: ...
+    def send(self, data: Buffer) -> Awaitable[None]: ...
+    def upgrade(
+        self,
+        context: SSLContext,
+        *,
+        server_side: bool,
+        server_name: str | None = None,
+        timeout: float,
+        on_handshake: Callable[[BaseException | None], object],
+    ) -> None: ...

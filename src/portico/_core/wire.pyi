@@ -1,0 +1,13 @@
+from typing_extensions import disjoint_base
+
+from .hub import Flushable, Hub
+
+class Sink(Flushable): ...
+
+@disjoint_base
+class Wire(Sink):
+    @property
+    def hub(self) -> Hub: ...
+    @property
+    def unsent(self) -> int: ...
+    def fileno(self) -> int: ...

@@ -1,0 +1,123 @@
+"""Whether a failed connect is worth another try, and how long to wait before it."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from portico.clock import Clock, SystemClock
+from portico.errors import ConfigurationError, ConnectError, ResolveError, TLSError
+
+__all__ = ["Retry", "is_temporary"]
+
+# Tests put others here.
+CLOCK: Clock = SystemClock()
+sleep = asyncio.sleep
+
+TEMPORARY = frozenset(
+    {
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.ECONNABORTED,
+        errno.EPIPE,
+        errno.ETIMEDOUT,
+        errno.EHOSTUNREACH,
+        errno.EHOSTDOWN,
+        errno.ENETUNREACH,
+        errno.ENETDOWN,
+        errno.ENETRESET,
+        errno.EAGAIN,
+        errno.ENOENT,  # a Unix socket's file comes and goes with its server
+    }
+)
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Tell whether what failed with `error` may work a little later.
+
+    Refused, reset, timed out, unreachable, no such file (of a Unix socket) and a temporary failure of name lookup
+    (`EAI_AGAIN`) may; an unknown name, a certificate that is not accepted, TLS settings that do not fit and missing
+    permission do not."""
+    if isinstance(error, ResolveError):
+        return error.code == socket.EAI_AGAIN
+    if isinstance(error, TLSError):
+        return error.__cause__ is not None and _handshake_cut_short(error.__cause__)
+    if isinstance(error, TimeoutError | ConnectionRefusedError | ConnectionResetError | ConnectionAbortedError):
+        return True
+    return isinstance(error, OSError) and error.errno in TEMPORARY
+
+
+def _handshake_cut_short(error: BaseException) -> bool:
+    """Whether a handshake ended because the peer went away, as one does that restarts, not because it said no."""
+    import ssl
+
+    if isinstance(error, ssl.SSLError):
+        return isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    return isinstance(error, EOFError) or is_temporary(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and how fast to try again: exponential backoff with a cap and jitter.
+
+    The n-th delay is `first * factor ** (n - 1)` seconds, at most `maximum`, of which the part `jitter` is random:
+    0.5 gives between half and all of it ("equal jitter"), 1.0 between nothing and all ("full jitter"), 0.0 all of it.
+    So clients that lost one server do not come back at once and together.
+
+    :param attempts: tries in all, the first included; None for no end.
+    :param first: seconds before the second try, before jitter.
+    :param factor: how much longer each delay is than the one before; at least 1.
+    :param maximum: seconds that no delay exceeds.
+    :param jitter: 0.0 to 1.0.
+    :param retryable: asked about each error of a failed try; the next one follows if any of them is worth it. A failure
+        in TLS is the end of its try, so then only that one is asked about. Default: `is_temporary`.
+    :raises ConfigurationError: a number out of its range.
+    """
+
+    attempts: int | None = 5
+    first: float = 0.5
+    factor: float = 2.0
+    maximum: float = 30.0
+    jitter: float = 0.5
+    retryable: Callable[[BaseException], bool] = is_temporary
+
+    def __post_init__(self) -> None:
+        for name, fits, range_ in (
+            ("attempts", self.attempts is None or self.attempts >= 1, "at least 1, or None for no end"),
+            ("first", self.first >= 0, "0 or more seconds"),
+            ("factor", self.factor >= 1, "at least 1"),
+            ("maximum", self.maximum >= self.first, f"at least first={self.first:g} seconds"),
+            ("jitter", 0 <= self.jitter <= 1, "0.0 to 1.0"),
+        ):
+            if not fits:
+                raise ConfigurationError(f"{name}={getattr(self, name)!r} cannot be; it must be {range_}")
+
+    def delays(self, clock: Clock | None = None) -> Iterator[float]:
+        """Give the seconds to wait before each further try: `attempts - 1` numbers, or without end.
+
+        :param clock: where the randomness comes from."""
+        clock = clock or CLOCK
+        delay = min(self.first, self.maximum)
+        left = self.attempts
+        while left is None or left > 1:
+            yield delay * (1 - self.jitter * clock.random())
+            delay = min(delay * self.factor, self.maximum)
+            left = None if left is None else left - 1
+
+    def is_worth_it(self, error: ConnectError) -> bool:
+        """Tell whether another try may go better than the one that ended with `error`."""
+        if not error.attempts:
+            return False
+        last = error.attempts[-1]
+        if last.stage == "tls":
+            return self.retryable(last.error)
+        return any(self.retryable(each.error) for each in error.attempts)
+
+
+async def sleep_before(delays: Iterator[float]) -> bool:
+    """Wait for the next of `delays`, and tell whether there was one."""
+    for delay in delays:
+        await sleep(delay)
+        return True
+    return False

@@ -1,0 +1,1 @@
+"""Serving: a Service, its limits, its handlers and their groups."""

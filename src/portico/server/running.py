@@ -1,0 +1,113 @@
+"""`run`: a service as a whole program, from the banner to the last signal."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from portico.address import Address
+from portico.server.service import Server, Service
+
+LoopName = Literal["uvloop", "asyncio"]
+
+
+def loop_factory(name: LoopName | None = None) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes event loops: uvloop's where it is installed, unless `name` says otherwise."""
+    if name != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if name == "uvloop":
+                raise
+        else:
+            return uvloop.new_event_loop
+    return asyncio.new_event_loop
+
+
+def run(
+    service: Service,
+    *,
+    loop: LoopName | None = None,
+    banner: bool | Callable[[Server], object] = True,
+    debug: bool = False,
+) -> None:
+    """Run `service` until SIGTERM or SIGINT, which drain it; a second one aborts what is left.
+
+    :param loop: `uvloop` (the default where it is installed) or `asyncio`.
+    :param banner: print to stderr where it listens and who can reach it, or call this with the server instead.
+    :param debug: asyncio's debug mode.
+    :raises BindError: an address cannot be had
+    """
+    with asyncio.Runner(loop_factory=loop_factory(loop), debug=debug) as runner:
+        runner.run(_main(service, banner))
+
+
+async def _main(service: Service, banner: bool | Callable[[Server], object]) -> None:
+    server = Server(service)
+    await server.start()
+    if callable(banner):
+        banner(server)
+    elif banner:
+        print(banner_text(server.addresses), file=sys.stderr, flush=True)
+    asked = asyncio.Event()
+    signals: list[int] = []
+
+    def on_signal(number: int) -> None:
+        signals.append(number)
+        asked.set()
+
+    with _signals(on_signal):
+        await asked.wait()
+        asked.clear()
+        draining = asyncio.ensure_future(server.drain())
+        again = asyncio.ensure_future(asked.wait())
+        await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+        again.cancel()
+        if not draining.done():
+            draining.cancel()
+            await asyncio.wait({draining})
+            await server.abort()
+
+
+@contextlib.contextmanager
+def _signals(on_signal: Callable[[int], None]) -> Any:
+    loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    before: dict[int, Any] = {}
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, on_signal, number)
+    except NotImplementedError:  # Windows
+        for number in numbers:
+            before[number] = signal.signal(number, lambda n, _: loop.call_soon_threadsafe(on_signal, n))
+    try:
+        yield
+    finally:
+        if before:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        else:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+
+def reach(address: Address) -> str:
+    """Say in words who can reach a listener."""
+    if address.scheme == "mem":
+        return "this event loop only"
+    if address.is_loopback:
+        return "this machine only"
+    if address.is_wildcard:
+        return "every network this machine is on"
+    if address.is_private:
+        return "the private network of that address"
+    return "other machines, the internet included" if address.is_public else "other machines"
+
+
+def banner_text(addresses: Iterable[Address]) -> str:
+    """Return a line for each address: where, and who can reach it."""
+    rows = [(str(address), reach(address)) for address in addresses]
+    width = max((len(where) for where, _ in rows), default=0)
+    return "\n".join(f"listening on {where:<{width}}  reached from {who}" for where, who in rows)

@@ -1,0 +1,245 @@
+"""`Service`: what a program serves, and `Server`: a service at work."""
+
+import asyncio
+import logging
+from collections.abc import Generator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from portico._core import Codec
+from portico.address import Address
+from portico.errors import ConfigurationError
+from portico.server.limits import Limits
+from portico.server.listener import Handler, Listener, ListenerSpec, SpareDescriptor
+from portico.server.stats import Stats
+from portico.server.threads import ThreadedHandler
+from portico.transports.connection import Signal
+from portico.transports.listen import BACKLOG
+
+if TYPE_CHECKING:
+    from portico.interfaces import Resolver
+    from portico.transports.tls import TLS
+
+logger = logging.getLogger("portico.server")
+
+DRAIN_TIMEOUT = 30.0
+"""Seconds that handlers get to come to an end (Kubernetes' terminationGracePeriodSeconds and gunicorn's graceful_timeout:
+30)."""
+
+STOP_TIMEOUT = 5.0
+"""Seconds that aborted handlers get to clean up before they are reported and left alone."""
+
+
+class Service:
+    """Listeners, their handlers and their limits: what `run` and `serve` run."""
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        drain_timeout: float = DRAIN_TIMEOUT,
+        resolver: "Resolver | None" = None,
+    ) -> None:
+        """`limits` are the default of each listener; `drain_timeout`: seconds (30) that SIGTERM leaves to handlers."""
+        self.limits = limits or Limits()
+        self.drain_timeout = drain_timeout
+        self.resolver = resolver
+        self.specs: list[ListenerSpec] = []
+
+    def listen(
+        self,
+        address: Address | str,
+        handler: Handler,
+        *,
+        codec: Codec[Any] | None = None,
+        tls: "TLS | None" = None,
+        limits: Limits | None = None,
+        allow: Sequence[str] | None = None,
+        deny: Sequence[str] | None = None,
+        options: Mapping[str, object] | None = None,
+        mode: int | None = None,
+        owner: tuple[int, int] | None = None,
+        backlog: int = BACKLOG,
+    ) -> Self:
+        """Serve `address` by `handler(stream)`, or with `codec` by `handler(channel)`.
+
+        The handler is an async function, or a plain one, which runs in a thread with the blocking face of the
+        connection. When it ends the connection is closed.
+
+        :param address: `tcp://…`, `tls://…` (needs `tls`), `unix:…` or `mem:…`; `*` or no host means every interface.
+        :param tls: settings with certificate and key; secures Unix and `tcp` listeners, too.
+        :param limits: for this listener alone, instead of the service's.
+        :param allow: only peers in one of these: CIDR blocks, `loopback`, `private`, `any`; for Unix sockets
+            `user:NAME`, `group:NAME`, `uid:N`, `gid:N`. Default: all.
+        :param deny: no peer in one of these; comes before `allow`.
+        :param options: socket options by name, set on the listening socket.
+        :param mode: permissions of a Unix socket's file, such as `0o660`; default: as the umask has it.
+        :param owner: user and group id of a Unix socket's file.
+        :param backlog: connections that may wait to be accepted (1024).
+        :raises AddressError: the address does not parse
+        :raises ConfigurationError: something that cannot work
+        """
+        where = Address.parse(address)
+        spec = ListenerSpec(where, handler, codec, tls, limits or self.limits, allow, deny, options, mode, owner, backlog)
+        spec.check()
+        self.specs.append(spec)
+        return self
+
+
+class Server:
+    """A service at work, within one event loop. Made by `serve` and `run`."""
+
+    def __init__(self, service: Service) -> None:
+        if not service.specs:
+            raise ConfigurationError("the service listens nowhere: call service.listen(address, handler) first")
+        self.service = service
+        self.draining = Signal()
+        """True from the moment that the server wants its handlers to come to an end; each connection shows it."""
+        self.listeners: list[Listener] = []
+        self._spare = SpareDescriptor()
+        self._changed = asyncio.Event()
+        self._listening = False
+
+    async def start(self) -> None:
+        """Listen on every address, then begin to accept on all of them.
+
+        :raises BindError: an address cannot be had; nothing listens then
+        :raises ResolveError: a name is unknown"""
+        try:
+            for spec in self.service.specs:
+                listener = Listener(spec, self.draining, self._spare, self._changed.set)
+                self.listeners.append(listener)
+                await listener.start(self.service.resolver)
+            for listener in self.listeners:
+                listener.accept()
+        except BaseException:
+            self._stop_listening()
+            self._spare.close()
+            raise
+        self._listening = True
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Every address that it listens on, port 0 replaced by the port it became."""
+        return [address for listener in self.listeners for address in listener.addresses]
+
+    @property
+    def address(self) -> Address:
+        """The first of `addresses`."""
+        return self.listeners[0].address
+
+    @property
+    def stats(self) -> Stats:
+        """The counters of all listeners together, as they are now."""
+        return Stats.total(listener.stats for listener in self.listeners)
+
+    def _stop_listening(self) -> None:
+        for listener in self.listeners:
+            listener.close()
+        self._listening = False
+
+    def close(self) -> None:
+        """Stop listening. Connections that are established go on; `drain` ends them."""
+        if self._listening:
+            self._stop_listening()
+
+    @property
+    def _busy(self) -> bool:
+        return any(listener.sessions or listener.stats.open for listener in self.listeners)
+
+    async def wait_closed(self) -> None:
+        """Wait until every connection and handler has come to its end by itself."""
+        while self._busy:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Stop listening, tell the handlers (`connection.draining`), wait up to `timeout` seconds (default: the
+        service's `drain_timeout`) for them to end, then abort what is left. Connections whose handler has ended may
+        still send what it left behind, within `close_timeout`."""
+        self.close()
+        self.draining.set()
+        timeout = self.service.drain_timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await self.wait_closed()
+        except TimeoutError:
+            await self.abort()
+        finally:
+            self._release()
+
+    async def abort(self) -> None:
+        """Stop listening and end every handler and connection now."""
+        self.close()
+        self.draining.set()
+        for listener in self.listeners:
+            for session in list(listener.sessions):
+                if session.task is not None:
+                    listener.stats.aborted += 1
+                    session.stop()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT + max(each.spec.limits.close_timeout for each in self.listeners)):
+                await self.wait_closed()
+        except TimeoutError:
+            for listener in self.listeners:
+                for session in list(listener.sessions):
+                    logger.error("%s: the handler does not end though it was cancelled", session.name())
+        self._release()
+
+    def _release(self) -> None:
+        self._spare.close()
+        for listener in self.listeners:
+            if isinstance(listener._serve, ThreadedHandler):
+                listener._serve.close()
+
+    async def serve_forever(self) -> None:
+        """Wait until `close` or `drain` was called and every connection is over."""
+        await self.draining
+        await self.wait_closed()
+
+
+class Serving:
+    """What `serve` returns: await it for a Server, or use it with `async with`."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._server: Server | None = None
+
+    async def _start(self) -> Server:
+        server = Server(self._service)
+        await server.start()
+        return server
+
+    def __await__(self) -> Generator[Any, None, Server]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Server:
+        self._server = await self._start()
+        return self._server
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        await self._server.drain(0)
+
+
+def serve(service: Service | Handler, address: Address | str | None = None, **settings: Any) -> Serving:
+    """Serve within the running loop: `async with serve(handler, "tcp://127.0.0.1:0") as server`, or
+    `server = await serve(service)`.
+
+    Leaving the context stops listening and ends the handlers that still run; `server.drain()` before gives them time.
+
+    :param service: a Service, or a handler for the one `address`.
+    :param settings: with a handler: as for `Service.listen`.
+    :raises BindError: an address cannot be had
+    :raises ResolveError: a name is unknown
+    :raises ConfigurationError: something that cannot work
+    """
+    if isinstance(service, Service):
+        if address is not None or settings:
+            raise ConfigurationError("serve(service) takes no address: the service has its own")
+        return Serving(service)
+    if address is None:
+        raise ConfigurationError('serve(handler) needs an address, such as "tcp://127.0.0.1:0"')
+    return Serving(Service().listen(address, service, **settings))
