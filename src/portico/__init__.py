@@ -9,7 +9,6 @@ The house, from the ground up; a room imports only rooms above it in this list:
     client       connect, retry, reconnect
     server       Service, limits, drain, groups
     tools        the command `portico`
-    testing      what tests of programs that use Portico need
 
 Every public name is exported here.
 """

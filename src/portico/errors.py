@@ -54,7 +54,7 @@ class AddressError(PorticoError, ValueError):
         self.reason, self.text, self.position = reason, text, position
         message = reason
         if text:
-            shown = text.replace("\n", " ").replace("\r", " ").replace("\t", " ")
+            shown = "".join(letter if letter.isprintable() else " " for letter in text)
             message = f"{reason}\n  {shown}\n  {' ' * position}^"
         super().__init__(message)
 
@@ -83,6 +83,10 @@ class BindError(PorticoError, OSError):
         return f"cannot listen on {self.address}: {self.reason}{by}" + (f"; {self.hint}" if self.hint else "")
 
 
+SHOWN_ATTEMPTS = 5
+"""How many attempts the text of a ConnectError tells; `attempts` has them all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One thing tried while connecting: which address, how far it came (`resolve`, `connect`, `tls`), why it ended."""
@@ -106,7 +110,9 @@ class ConnectError(PorticoError, ConnectionError):
             only = self.attempts[0]
             message = f"cannot connect to {address}{within}: {only.stage}: {describe(only.error)}"
         else:
-            message = f"cannot connect to {address}{within}" + "".join(f"; {each}" for each in self.attempts)
+            before = len(self.attempts) - SHOWN_ATTEMPTS
+            message = f"cannot connect to {address}{within}" + (f"; {before} attempts, then" if before > 0 else "")
+            message += "".join(f"; {each}" for each in self.attempts[-SHOWN_ATTEMPTS:])
         super().__init__(message)
 
 
@@ -137,11 +143,15 @@ class EndOfStream(PorticoError, EOFError):
 
 
 class MessageTooLarge(PorticoError, ValueError):
-    """A message is longer than `limit` bytes; `size` is its length, as far as known."""
+    """A message is longer than `limit` bytes; `size` is its length, as far as known.
 
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"message of at least {size} bytes is over the limit of {limit} bytes; raise max_size to allow it")
-        self.size, self.limit = size, limit
+    `frame`, where a codec's `decode` raises this, says how many bytes the whole frame takes, so that it can be skipped."""
+
+    def __init__(self, size: int, limit: int, *, frame: int | None = None, setting: str = "max_size") -> None:
+        super().__init__(
+            f"message of at least {size} bytes is over the limit of {limit} bytes; raise {setting} to allow it"
+        )
+        self.size, self.limit, self.frame = size, limit, frame
 
 
 class ProtocolError(PorticoError, ValueError):

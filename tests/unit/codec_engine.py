@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 from portico._core import ChannelBase, Codec, Settings, StreamBase, hub_of, memory_wires
 from portico.errors import EndOfStream, MessageTooLarge, ProtocolError
 
-
 T = TypeVar("T")
 
 

@@ -4,8 +4,6 @@ import os
 import pickle
 import socket
 import string
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -556,8 +554,3 @@ def test_a_scheme_keeps_its_meaning() -> None:
         with pytest.raises(ConfigurationError):
             register_scheme(Scheme(name))
     assert set(string.ascii_uppercase).isdisjoint("".join(SCHEMES))
-
-
-def test_importing_addresses_leaves_asyncio_out() -> None:
-    code = "import sys, portico.address; sys.exit('asyncio' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -152,6 +152,8 @@ cdef class Lines(Codec):
         super().__init__(max_size)
         self.native = True
         self.text = text
+        if not isinstance(separator, (str, bytes)):
+            raise TypeError(f"a separator is str or bytes, not {type(separator).__name__}")
         self.separator = separator.encode() if isinstance(separator, str) else bytes(separator)
         if not 1 <= len(self.separator) <= MAX_HEAD:
             raise ValueError(f"a separator has 1 to {MAX_HEAD} bytes, not {len(self.separator)}")
@@ -206,10 +208,19 @@ cdef class Lines(Codec):
             raise TypeError(f"Lines() sends str, not {type(message).__name__}; Lines(text=False) sends bytes")
         else:
             open_bytes(message, payload)
-        if self.find(payload.data, payload.size) is not NULL:
+        if self.find(payload.data, payload.size) is not NULL or self.ends_early(payload.data, payload.size):
             release(payload)
             raise ProtocolError("a line cannot contain its separator: send it as several lines", 0)
         return 0
+
+    cdef bint ends_early(self, const char* data, Py_ssize_t size) noexcept:
+        """Whether the end of a line reads as a separator together with the start of the one behind it."""
+        cdef int shared
+        for shared in range(1, <int>min(size, self.mark_size - 1) + 1):
+            if memcmp(data + size - shared, self.mark, shared) == 0 \
+                    and memcmp(self.mark, self.mark + shared, self.mark_size - shared) == 0:
+                return True
+        return False
 
     cdef int tail(self, char* out) noexcept:
         memcpy(out, self.mark, self.mark_size)
@@ -236,7 +247,7 @@ cdef class LengthPrefix(Codec):
         self.width = MAX_VARINT if self.varint else size
         self.big = byteorder == "big"
         if self.width < 8:
-            self.max_size = min(self.max_size, (1 << 8 * self.width) - 1)
+            self.max_size = min(self.max_size, (<Py_ssize_t>1 << 8 * self.width) - 1)
 
     def __repr__(self):
         return f"LengthPrefix({self.size!r}, byteorder={self.byteorder!r}, max_size={self.max_size})"

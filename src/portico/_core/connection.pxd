@@ -61,7 +61,7 @@ cdef class Connection(Sink):
     cdef int took(self, Py_ssize_t size) except -1
     cdef int take(self, Recv recv, PyObject** answer) except -1
     cdef object end(self, Recv recv)
-    cdef object closed_error(self)
+    cpdef object closed_error(self)
     cdef Recv new_recv(self, RecvKind kind)
     cdef int take_over(self, Connection predecessor) except -1
     cdef int check_idle(self) except -1

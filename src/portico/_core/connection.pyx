@@ -185,7 +185,7 @@ cdef class Connection(Sink):
         """Return what recv() answers after the last message, or raise."""
         raise NotImplementedError
 
-    cdef object closed_error(self):
+    cpdef object closed_error(self):
         if self.successor is not None:
             return ClosedError("this object has handed its connection on; use the one that took it over", clean=True)
         if self.cause is None:
@@ -581,3 +581,4 @@ cdef Done DONE = Done.__new__(Done)
 
 for kind in (Recv, Room, Done):
     portico_install_send(kind, <void*>wait_send)
+del kind

@@ -362,7 +362,6 @@ cdef class SocketWire(EpollItem):
                 break
             total += size
             self.sink.bytes_arrived(self.hub.scratch, size)
-            size = 1
         if size == 0 and code == EPIPE and self.attached and not self.ended:    # a reset would not be EPIPE
             self.ended = True
             self.sink.wire_ended()

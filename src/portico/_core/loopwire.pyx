@@ -1,11 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 """A wire upon a transport of the event loop: any platform, any loop."""
 import asyncio
+import socket
+import struct
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
 from .hub cimport Flushable, Hub, portico_monotonic
 from .wire cimport NOWHERE, Sink, Wire
+
+cdef bytes RESET = struct.pack("ii", 1, 0)      # SO_LINGER of no time: close(2) resets the connection
 
 
 cdef class TransportWire(Wire):
@@ -130,6 +134,12 @@ cdef class TransportWire(Wire):
 
     cdef int drop(self) except -1:
         if self.transport is not None:
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None:
+                try:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                except OSError:
+                    pass        # the peer hears of an end then
             self.transport.abort()
         return 0
 

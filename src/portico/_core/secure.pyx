@@ -61,7 +61,9 @@ cdef class TLSWire(Wire):
         if self.failed or self.ended:
             return 0
         self.incoming.write(PyMemoryView_FromMemory(<char*>data, size, PyBUF_READ))
-        return self.read_records() if self.established else self.handshake()
+        if not self.established:
+            return self.handshake()
+        return self.read_records() if self.attached else 0
 
     cdef int wire_ended(self) except -1:
         self.below_ended = True
@@ -71,6 +73,8 @@ cdef class TLSWire(Wire):
             return 0
         if not self.established:
             return self.fail(EOFError("the peer closed the connection during the TLS handshake"))
+        if not self.attached:
+            return 0            # `attach` comes back to it
         return self.fail(ConnectionAbortedError("the peer closed the connection without TLS's close_notify; what came may be "
                                                 "cut short"))
 
@@ -120,6 +124,8 @@ cdef class TLSWire(Wire):
             self.wire_room()
         if self.end_wanted:
             self.end_writing(self.end_closing)
+        if not self.attached:
+            return self.below.pause()
         if self.incoming.pending or self.pending():
             self.read_records()
         return 0
@@ -148,8 +154,13 @@ cdef class TLSWire(Wire):
         return self.hub.mark_dirty(self)
 
     cdef int end_turn(self) except -1:
-        """Tell of the loss, outside of any call from above."""
-        if (self.failed or self.below_lost) and not self.lost_told:
+        """Tell of what came before there was anyone to tell, and of the loss; outside of any call from above."""
+        if self.unread_at_attach:
+            self.unread_at_attach = False
+            self.read_records()
+            if self.below_ended:
+                self.wire_ended()
+        if (self.failed or self.below_lost) and self.attached and not self.lost_told:
             self.lost_told = True
             sink, self.sink = self.sink, NOWHERE
             (<Sink>sink).wire_lost(self.cause)
@@ -159,7 +170,13 @@ cdef class TLSWire(Wire):
 
     cdef int attach(self, Sink sink) except -1:
         self.sink = sink
-        if self.lost_told:
+        if not self.attached:
+            self.attached = True
+            if self.established:
+                self.unread_at_attach = True
+                self.below.resume()
+            self.hub.mark_dirty(self)
+        elif self.lost_told:
             self.lost_told = False
             self.hub.mark_dirty(self)
         return 0

@@ -5,9 +5,9 @@ import contextlib
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack, overload
 
 from portico._core import Codec, Settings, TLSWire, Wire
 from portico.address import SCHEMES, Address
@@ -22,7 +22,6 @@ from portico.transports.resolve import resolve
 
 if TYPE_CHECKING:
     import ssl
-    from typing import Unpack
 
     from portico.transports.tls import TLS
 
@@ -54,11 +53,11 @@ class ConnectSettings(TypedDict, total=False):
 
 @overload
 def connect(
-    address: Address | str, *, codec: None = None, **settings: "Unpack[ConnectSettings]"
+    address: Address | str, *, codec: None = None, **settings: Unpack[ConnectSettings]
 ) -> "Connecting[Stream]": ...
 @overload
 def connect(
-    address: Address | str, *, codec: Codec[T], **settings: "Unpack[ConnectSettings]"
+    address: Address | str, *, codec: Codec[T], **settings: Unpack[ConnectSettings]
 ) -> "Connecting[Channel[T]]": ...
 def connect(
     address: Address | str,
@@ -101,6 +100,8 @@ def connect(
     :raises AddressError: at once, if the address does not parse.
     :raises ConfigurationError: at once, if the settings cannot work; on connecting, if a file of `tls` does not load.
     :raises ConnectError: on connecting, if no connection came about; its `attempts` tell each thing that was tried."""
+    limits = dict(idle_timeout=idle_timeout, close_timeout=close_timeout)
+    limits |= dict(read_limit=read_limit, high_water=high_water, max_unsent=max_unsent)
     connector = Connector(
         address=target(address),
         codec=codec,
@@ -111,13 +112,7 @@ def connect(
         retry=retry,
         resolver=resolver,
         numeric_only=numeric_only,
-        limits={
-            "idle_timeout": idle_timeout,
-            "close_timeout": close_timeout,
-            "read_limit": read_limit,
-            "high_water": high_water,
-            "max_unsent": max_unsent,
-        },
+        limits=limits,
     )
     return Connecting(connector)
 
@@ -166,12 +161,17 @@ def local(source: Address | str) -> Address:
     :raises AddressError: it does not parse.
     :raises ConfigurationError: it is a name, or of a kind that connections cannot come from."""
     if isinstance(source, str):
-        bare = source[1:-1] if source.startswith("[") and source.endswith("]") else source
-        alone = not {"/", "@"} & set(source) and (bare is not source or source.count(":") != 1)
-        source = Address("tcp", bare, 0) if alone and not source.startswith("[") or bare is not source else Address.parse(source)
-    if not source.is_numeric or source.scheme == "mem":
+        source = Address("tcp", source.strip("[]"), 0) if _is_host(source) else Address.parse(source)
+    if not source.is_numeric or source.scheme not in ("tcp", "tls", "unix"):
         raise ConfigurationError(f"source={str(source)!r} must be an IP address or the path of a Unix socket")
     return source
+
+
+def _is_host(text: str) -> bool:
+    """Whether `text` is a host without a port."""
+    if text.startswith("["):
+        return text.endswith("]")
+    return not {"/", "@"} & set(text) and text.count(":") != 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +197,9 @@ class Connector:
             raise ConfigurationError("a memory connection has no socket, so no source= and no options=")
         if self.source is not None and (self.source.scheme == "unix") != (scheme == "unix"):
             raise ConfigurationError(f"{self.address} cannot be reached from source={str(self.source)!r}")
+        for name, value in self.limits.items():
+            if value is not None and value < 0:
+                raise ConfigurationError(f"{name}={value!r} must not be negative")
         if self.tls is not None:
             self.tls.name_for(self.address.host)
 
@@ -222,15 +225,9 @@ class Connector:
         try:
             async with deadline:
                 return await self._open(story, context)
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            attempts = [*story.attempts, *story.interrupted]
-            raise ConnectError(self.address, attempts, timeout=self.timeout) from error
-        except OSError as error:
-            if not story.attempts or story.attempts[-1].error is not error:
-                raise
-            raise ConnectError(self.address, story.attempts) from error
+        except OSError as error:  # of which TimeoutError is one
+            within = self.timeout if deadline.expired() else None
+            raise ConnectError(self.address, story.told(within), timeout=within) from error
 
     async def _open(self, story: "Story", context: "ssl.SSLContext | None") -> Any:
         addresses = await self._find(story)
@@ -252,9 +249,7 @@ class Connector:
         if self.address.is_numeric and not family:
             return [self.address]
         with story.trying(self.address, "resolve"):
-            found = await resolve(
-                self.address, family=family, numeric_only=self.numeric_only, resolver=self.resolver
-            )
+            found = await resolve(self.address, family=family, numeric_only=self.numeric_only, resolver=self.resolver)
         return interleaved(found)
 
     async def _dial(self, story: "Story", address: Address) -> Wire:
@@ -286,9 +281,7 @@ class Connector:
         made: list[Any] = []
 
         def start(done: Callable[[BaseException | None], None]) -> None:
-            secure = TLSWire(
-                wire, context, server_side=False, server_name=name, timeout=math.inf, on_handshake=done
-            )
+            secure = TLSWire(wire, context, server_side=False, server_name=name, timeout=math.inf, on_handshake=done)
             made.append(self._wrap(secure, address))
             secure.start()
 
@@ -341,6 +334,10 @@ class Story:
             self.interrupted.append(Attempt(address, stage, TimeoutError(), clock() - begun))
             raise
 
+    def told(self, timeout: float | None) -> list[Attempt]:
+        """Return each thing tried, in order of its end, and if the `timeout` was over those that it cut off."""
+        return self.attempts if timeout is None else self.attempts + self.interrupted
+
 
 def discard(wire: Wire) -> None:
     """Close a wire that gets no connection."""
@@ -357,7 +354,3 @@ def default_tls() -> "TLS":
     from portico.transports.tls import TLS
 
     return TLS()
-
-
-__all__ += ["Connector"]
-_ = Coroutine

@@ -74,7 +74,7 @@ async def race(
 
 
 async def _call_off(running: dict[asyncio.Task[T], Address], discard: Callable[[T], object]) -> None:
-    """Cancel what runs, and wait for its end; a result that comes all the same is discarded, even if the wait is cancelled."""
+    """Cancel what runs, wait for its end, and discard what came all the same, even if this wait is cancelled."""
 
     def ended(task: asyncio.Task[T]) -> None:
         if not task.cancelled() and task.exception() is None:

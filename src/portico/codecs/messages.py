@@ -81,7 +81,7 @@ class Messages(Codec[Message]):
         }
         header = _write(json.dumps(fields, ensure_ascii=False), "utf-8", "header")
         if len(header) > self.max_header:
-            raise MessageTooLarge(len(header), self.max_header)
+            raise MessageTooLarge(len(header), self.max_header, setting="max_header")
         return len(header).to_bytes(LENGTH_SIZE, "big") + header + content
 
     def decode(self, data: bytes | bytearray | memoryview) -> tuple[Message, int] | int:
@@ -95,13 +95,13 @@ class Messages(Codec[Message]):
             return LENGTH_SIZE
         size = int.from_bytes(view[:LENGTH_SIZE], "big")
         if size > self.max_header:
-            raise MessageTooLarge(size, self.max_header)
+            raise MessageTooLarge(size, self.max_header, setting="max_header")
         start = LENGTH_SIZE + size
         if len(view) < start:
             return start
         byteorder, kind, encoding, length = _read_header(bytes(view[LENGTH_SIZE:start]))
         if length > self.max_size:
-            raise MessageTooLarge(length, self.max_size)
+            raise MessageTooLarge(length, self.max_size, frame=start + length)
         if not _is_binary(kind, encoding):
             _codec_of(encoding, ProtocolError)  # before the content is waited for
         end = start + length

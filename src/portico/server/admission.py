@@ -129,7 +129,7 @@ class Admission:
         if (self.deny or self.allow is not None) and not self.permits(host, fd):
             self.stats.rejected_denied += 1
             return False
-        if not host or (self.trust_loopback and (host[0] == 127 or host == LOOPBACK6) and len(host) in (4, 16)):
+        if not host or (self.trust_loopback and (host == LOOPBACK6 or (len(host) == 4 and host[0] == 127))):
             return True
         key = customer(host)
         if self.interval and not self._in_rate(key):

@@ -33,26 +33,27 @@ class Limits:
     :raises ConfigurationError: a value that cannot work"""
 
     max_connections: int | None = 10_000
-    """Connections open at a time, over all of this listener's sockets (nginx's worker_connections: 512; HAProxy's maxconn
-    is derived from the descriptors; each idle one costs some 3 KiB here)."""
+    """Connections open at a time, over all of this listener's sockets (nginx's worker_connections: 512; HAProxy's
+    maxconn is derived from the descriptors; each idle one costs some 2 KiB here)."""
 
     when_full: Literal["reject", "pause"] = "pause"
-    """At `max_connections`, `reject` answers a new connection with `refusal` and closes it; `pause` stops to accept, so that
-    it waits in the backlog (as HAProxy does at maxconn)."""
+    """At `max_connections`, `reject` answers a new connection with `refusal` and closes it; `pause` stops to accept,
+    so that it waits in the backlog (as HAProxy does at maxconn)."""
 
     max_per_address: int | None = 256
-    """Connections open at a time from one remote address; IPv6 counts by /64, which is one customer (Postfix: 50; behind
-    carrier-grade NAT hundreds share an address)."""
+    """Connections open at a time from one remote address; IPv6 counts by /64, which is one customer (Postfix: 50;
+    behind carrier-grade NAT hundreds share an address)."""
 
     accept_rate: float | None = 100.0
-    """New connections a second from one remote address, averaged; more are rejected (Postfix's client_connection_rate_limit
-    and HAProxy's conn_rate tables serve the same end)."""
+    """New connections a second from one remote address, averaged; more are rejected (Postfix's
+    client_connection_rate_limit and HAProxy's conn_rate tables serve the same end)."""
 
     accept_burst: int | None = 500
     """How many may come at once before `accept_rate` counts."""
 
     trust_loopback: bool = True
-    """Do not count `max_per_address` and `accept_rate` for loopback and Unix peers: a proxy's clients all come from there."""
+    """Do not count `max_per_address` and `accept_rate` for loopback and Unix peers: a proxy's clients all come from
+    there."""
 
     refusal: bytes = b""
     """What a rejected client is told before it is closed, such as b"server is full\\r\\n"."""
@@ -94,7 +95,13 @@ class Limits:
     def __post_init__(self) -> None:
         for name in _POSITIVE:
             value = getattr(self, name)
-            if value is None and name not in ("close_timeout", "read_buffer", "send_buffer", "max_unsent", "max_threads"):
+            if value is None and name not in (
+                "close_timeout",
+                "read_buffer",
+                "send_buffer",
+                "max_unsent",
+                "max_threads",
+            ):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isnan(value):
                 raise ConfigurationError(f"Limits: {name} must be more than 0, not {value!r}")

@@ -60,7 +60,9 @@ class ListenerSpec:
         """:raises ConfigurationError: something that cannot work"""
         scheme = self.address.scheme
         if scheme not in ("tcp", "tls", "unix", "mem"):
-            raise UnsupportedError(f"cannot serve {self.address}: {scheme}: is no stream transport; known: tcp, tls, unix, mem")
+            raise UnsupportedError(
+                f"cannot serve {self.address}: {scheme}: is no stream transport; known: tcp, tls, unix, mem"
+            )
         if not callable(self.handler):
             raise ConfigurationError(f"the handler of {self.address} must be a function, not {self.handler!r}")
         if self.codec is not None and not isinstance(self.codec, Codec):
@@ -77,7 +79,9 @@ class ListenerSpec:
 class Listener:
     """A `ListenerSpec` at work."""
 
-    def __init__(self, spec: ListenerSpec, draining: Signal, spare: "SpareDescriptor", changed: Callable[[], None]) -> None:
+    def __init__(
+        self, spec: ListenerSpec, draining: Signal, spare: "SpareDescriptor", changed: Callable[[], None]
+    ) -> None:
         self.spec, self.draining, self.spare, self.changed = spec, draining, spare, changed
         self.settings: Settings = spec.limits.settings()
         self.stats = Stats(_sources=[self.settings])
@@ -159,7 +163,13 @@ class Listener:
         session = Session(self, host)
         stats.open += 1
         self._pause_if_full()
-        adopt(self._hub, fd, peer, limits.max_fds if self.scheme == "unix" else 0, lambda wire: self._secure(wire, session))
+        adopt(
+            self._hub,
+            fd,
+            peer,
+            limits.max_fds if self.scheme == "unix" else 0,
+            lambda wire: self._secure(wire, session),
+        )
 
     def _accepted_memory(self, wire: Wire) -> None:
         self.stats.accepted += 1
@@ -199,7 +209,11 @@ class Listener:
 
     def _is_full(self) -> bool:
         limits = self.spec.limits
-        if limits.when_full == "pause" and limits.max_connections is not None and self.stats.open >= limits.max_connections:
+        if (
+            limits.when_full == "pause"
+            and limits.max_connections is not None
+            and self.stats.open >= limits.max_connections
+        ):
             return True
         return limits.max_handshakes is not None and self.stats.handshakes >= limits.max_handshakes
 

@@ -86,8 +86,8 @@ def _signals(on_signal: Callable[[int], None]) -> Any:
         yield
     finally:
         if before:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for each, handler in before.items():
+                signal.signal(each, handler)
         else:
             for number in numbers:
                 loop.remove_signal_handler(number)

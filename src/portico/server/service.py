@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("portico.server")
 
 DRAIN_TIMEOUT = 30.0
-"""Seconds that handlers get to come to an end (Kubernetes' terminationGracePeriodSeconds and gunicorn's graceful_timeout:
-30)."""
+"""Seconds that handlers get to come to an end (Kubernetes' terminationGracePeriodSeconds and gunicorn's
+graceful_timeout: 30)."""
 
 STOP_TIMEOUT = 5.0
 """Seconds that aborted handlers get to clean up before they are reported and left alone."""
@@ -80,7 +80,9 @@ class Service:
         :raises ConfigurationError: something that cannot work
         """
         where = Address.parse(address)
-        spec = ListenerSpec(where, handler, codec, tls, limits or self.limits, allow, deny, options, mode, owner, backlog)
+        spec = ListenerSpec(
+            where, handler, codec, tls, limits or self.limits, allow, deny, options, mode, owner, backlog
+        )
         spec.check()
         self.specs.append(spec)
         return self

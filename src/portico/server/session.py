@@ -48,15 +48,17 @@ class Session:
 
     def _count(self, error: BaseException) -> bool:
         stats = self.listener.stats
-        causes = list(_leaves(error))
+        causes = list(_leaves(error)) if isinstance(error, BaseExceptionGroup) else [error]
         if any(not isinstance(cause, Exception) for cause in causes):
             return False
         if all(isinstance(cause, ClosedError | EndOfStream) for cause in causes):
             stats.peer_errors += 1
-            logger.debug("%s: %s", self.name(), error)
+            if logger.isEnabledFor(logging.DEBUG):  # names cost more than the rest
+                logger.debug("%s: %s", self.name(), error)
         elif all(isinstance(cause, ClosedError | EndOfStream | MessageTooLarge | ProtocolError) for cause in causes):
             stats.protocol_errors += 1
-            logger.info("%s: %s", self.name(), error)
+            if logger.isEnabledFor(logging.INFO):
+                logger.info("%s: %s", self.name(), error)
         else:
             stats.handler_errors += 1
             logger.error("%s: the handler failed: %r", self.name(), error, exc_info=error)

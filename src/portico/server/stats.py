@@ -75,9 +75,7 @@ class Stats:
     @property
     def rejected(self) -> int:
         """Connections turned away, whatever for."""
-        return (
-            self.rejected_full + self.rejected_address + self.rejected_rate + self.rejected_denied + self.shed
-        )
+        return self.rejected_full + self.rejected_address + self.rejected_rate + self.rejected_denied + self.shed
 
     def as_dict(self) -> dict[str, int]:
         """Return every counter by its name."""

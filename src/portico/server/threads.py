@@ -20,7 +20,8 @@ C = TypeVar("C", bound=Stream | Channel[Any])
 
 
 class BlockingFace(Generic[C]):
-    """What both faces share. Any thread but the loop's own may call them; `timeout` is in seconds, None waits for ever."""
+    """What both faces share. Any thread but the loop's own may call them; `timeout` is in seconds, None waits for
+    ever."""
 
     def __init__(self, connection: C, loop: asyncio.AbstractEventLoop) -> None:
         self.connection, self._loop = connection, loop
@@ -29,7 +30,9 @@ class BlockingFace(Generic[C]):
     def _call(self, coro: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         if threading.get_ident() == self._thread:
             coro.close()
-            raise RuntimeError("a blocking call in the event loop's own thread would wait for ever: use the async face there")
+            raise RuntimeError(
+                "a blocking call in the event loop's own thread would wait for ever: use the async face there"
+            )
         future = asyncio.run_coroutine_threadsafe(coro, self._loop)
         try:
             return future.result(timeout)
@@ -95,7 +98,9 @@ class BlockingFace(Generic[C]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -203,7 +208,9 @@ class ThreadedHandler:
         if inspect.isawaitable(result):
             if inspect.iscoroutine(result):
                 result.close()
-            raise ConfigurationError(f"the handler {self.function!r} returned something to await: define it with async def")
+            raise ConfigurationError(
+                f"the handler {self.function!r} returned something to await: define it with async def"
+            )
 
     def close(self) -> None:
         """Let the threads end; those whose handler still runs end with it."""

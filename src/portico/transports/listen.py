@@ -211,7 +211,9 @@ def _remove_stale(address: Address) -> None:
     except OSError as error:
         raise bind_error(error, address) from error
     if not stat.S_ISSOCK(kind):
-        raise BindError(errno.EEXIST, "the path is taken by something that is no socket", address, hint="choose another")
+        raise BindError(
+            errno.EEXIST, "the path is taken by something that is no socket", address, hint="choose another"
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -226,7 +228,11 @@ def _remove_stale(address: Address) -> None:
             if error.errno not in (errno.EAGAIN, errno.EPROTOTYPE):
                 raise bind_error(error, address) from error
     raise BindError(
-        errno.EADDRINUSE, "address already in use", address, holder=unix_holder(address.path), hint="a server answers there"
+        errno.EADDRINUSE,
+        "address already in use",
+        address,
+        holder=unix_holder(address.path),
+        hint="a server answers there",
     )
 
 
@@ -284,6 +290,6 @@ def _process_with(inodes: set[str]) -> str | None:
             continue
         with contextlib.suppress(OSError):
             for entry in os.scandir(process / "fd"):
-                if os.readlink(entry.path) in wanted:  # noqa: PTH115 - a Path would resolve what is no path
+                if os.readlink(entry.path) in wanted:
                     return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
     return None

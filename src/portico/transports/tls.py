@@ -378,7 +378,7 @@ class _Secured(Protocol):
     def version(self) -> str | None: ...
     def cipher(self) -> tuple[str, str, int] | None: ...
     def selected_alpn_protocol(self) -> str | None: ...
-    def getpeercert(self, binary_form: bool = ..., /) -> Any: ...
+    def getpeercert(self, binary_form: bool, /) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,7 +405,7 @@ class TLSInfo:
             cipher=cipher[0] if cipher else "",
             alpn=ssl_object.selected_alpn_protocol(),
             server_name=ssl_object.server_hostname or _names_asked_for.get(ssl_object),
-            peer_certificate=ssl_object.getpeercert() or None,
+            peer_certificate=ssl_object.getpeercert(False) or None,
             peer_certificate_der=ssl_object.getpeercert(True),
         )
 
