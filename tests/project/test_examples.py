@@ -1,0 +1,159 @@
+"""What the README, the guide and the examples print is what runs."""
+
+import asyncio
+import contextlib
+import re
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trustme
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", "docs/guide.md"]
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def block(page: str, marker: str) -> str:
+    (found,) = [each for each in blocks(page) if marker in each]
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_of_python_compiles(page: str) -> None:
+    assert blocks(page)
+    for each in blocks(page):
+        compile(each, page, "exec")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(code: str, folder: Path, listening: int):
+    """Run a program until it has said `listening` times where it listens; end it by SIGTERM and expect 0."""
+    program = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stderr=subprocess.PIPE, text=True)
+    try:
+        assert program.stderr is not None
+        for _ in range(listening):
+            assert "listening on" in program.stderr.readline()
+        yield
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(20) == 0
+        assert program.stderr.read() == ""
+    finally:
+        program.kill()
+        program.wait()
+        program.stderr.close()
+
+
+def test_the_readme_server_lets_a_tcp_and_a_unix_client_talk(tmp_path: Path) -> None:
+    port = free_port()
+    code = block("README.md", "room = portico.Group()").replace("9000", str(port))
+    with (
+        running(code, tmp_path, 2),
+        socket.create_connection(("127.0.0.1", port)) as tcp,
+        socket.socket(socket.AF_UNIX) as unix,
+    ):
+        unix.connect(str(tmp_path / "chat.sock"))
+        for _ in range(100):  # the room may not have both yet
+            tcp.sendall(b"hello\n")
+            if select.select([unix], [], [], 0.1)[0]:
+                break
+        with unix.makefile() as heard:
+            assert heard.readline() == f"tcp://127.0.0.1:{tcp.getsockname()[1]}: hello\n"
+
+
+def test_the_readme_client_says_hello(tmp_path: Path) -> None:
+    port = free_port()
+    code = block("README.md", 'print(await channel.recv())').replace("9000", str(port))
+    with socket.create_server(("127.0.0.1", port)) as server:
+        client = subprocess.Popen(
+            [sys.executable, "-c", code + "\nasyncio.run(main())"], stdout=subprocess.PIPE, text=True
+        )
+        connected, _ = server.accept()
+        with connected, connected.makefile("rw") as peer:
+            assert peer.readline() == "hello\n"
+            peer.write("welcome\n")
+            peer.flush()
+            assert client.communicate(timeout=10)[0] == "welcome\n"
+        assert client.returncode == 0
+
+
+def test_the_readme_test_passes() -> None:
+    code = block("README.md", "async def test_echo()")
+    assert subprocess.run([sys.executable, "-W", "error", "-c", code], timeout=20, check=False).returncode == 0
+
+
+def test_the_guides_codec_works_on_a_connection() -> None:
+    namespace: dict[str, object] = {}
+    exec(block("docs/guide.md", "class Pairs"), namespace)
+    import portico
+
+    async def echo(channel: portico.Channel[tuple[str, str]]) -> None:
+        async for pair in channel:
+            await channel.send(pair)
+
+    async def main() -> tuple[str, str]:
+        codec = namespace["Pairs"]()  # type: ignore[operator]
+        async with portico.serve(echo, "mem:pairs", codec=codec) as server:
+            async with portico.connect(server.address, codec=codec) as channel:
+                await channel.send(("key", "value"))
+                return await channel.recv()
+
+    assert asyncio.run(main()) == ("key", "value")
+
+
+def test_the_guides_threaded_service_shouts(tmp_path: Path) -> None:
+    port = free_port()
+    code = block("docs/guide.md", "def shout").replace("9000", str(port)).replace("group:staff", "any")
+    with running(code + "\nportico.run(service)", tmp_path, 2), socket.create_connection(("127.0.0.1", port)) as tcp:
+        tcp.sendall(b"quietly\n")
+        with tcp.makefile() as answers:
+            assert answers.readline() == "QUIETLY\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("headed_messages", "{'result': \"found nothing for 'morpheus'\"}\n"),
+        ("pass_descriptor", "a file from afar\n"),
+    ],
+)
+def test_example(name: str, printed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+    assert capsys.readouterr().out == printed
+
+
+def test_example_starttls(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    issued = ca.issue_cert("localhost")
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "examples" / "starttls.py"), "cert.pem", "key.pem", "ca.pem"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("SECRET\n", "", 0)
+
+
+def test_example_chat_is_the_readmes_service(tmp_path: Path) -> None:
+    code = (ROOT / "examples" / "chat.py").read_text().replace("9000", str(free_port()))
+    with running(code, tmp_path, 2), socket.socket(socket.AF_UNIX) as unix:
+        unix.connect(str(tmp_path / "chat.sock"))
