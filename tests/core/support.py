@@ -1,4 +1,4 @@
-"""What the tests of the native core share: loops, pairs of wires, handlers at their ends, and a search for leftovers."""
+"""What the tests of the native core share: loops, pairs of wires, handlers at their ends, a search for leftovers."""
 
 import asyncio
 import functools
@@ -15,16 +15,27 @@ import trustme
 import uvloop
 
 from portico import _core
-from portico._core import ChannelBase, Lines, LoopWire, Settings, SocketWire, StreamBase, TLSWire, driven, hub_of, memory_wires
+from portico._core import (
+    ChannelBase,
+    Lines,
+    LoopWire,
+    Settings,
+    SocketWire,
+    StreamBase,
+    TLSWire,
+    driven,
+    hub_of,
+    memory_wires,
+)
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
-PLAIN = ("tcp", "unix", "loop", "memory")       # tcp and unix: our epoll set; loop: transports of the event loop
+PLAIN = ("tcp", "unix", "loop", "memory")  # tcp and unix: our epoll set; loop: transports of the event loop
 SECURE = ("tls-tcp", "tls-loop", "tls-memory")
 ALL = PLAIN + SECURE
 BYTES = Lines(text=False)
 
 
-with asyncio.Runner(loop_factory=uvloop.new_event_loop) as warm:     # libuv keeps a pipe from its first loop on
+with asyncio.Runner(loop_factory=uvloop.new_event_loop) as warm:  # libuv keeps a pipe from its first loop on
     warm.get_loop()
 
 
@@ -34,7 +45,7 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop) as warm:     # libuv kee
 def scenario(
     *, wires: Sequence[str] | None = None, loops: Sequence[str] = tuple(LOOPS), debug: bool = False, timeout: float = 30
 ) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
-    """Make a test of a coroutine function: once per loop and, with `wires`, per kind of wire (its argument is a Net)."""
+    """Make a test of a coroutine function: once per loop and, with `wires`, per kind of wire (it is given a Net)."""
 
     def decorate(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
         if wires is None:
@@ -62,7 +73,7 @@ def descriptors() -> dict[str, str]:
         try:
             found[name] = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
-            continue        # the one that lists the directory
+            continue  # the one that lists the directory
     return found
 
 
@@ -104,7 +115,7 @@ async def tasks_left() -> set[asyncio.Task[Any]]:
 async def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
     """Wait for what has no event of its own."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (there is no event)
             await asyncio.sleep(0.002)
 
 

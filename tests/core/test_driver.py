@@ -1,5 +1,7 @@
 """The task driver: a driven task is a real asyncio task in every way that a program can see."""
 
+# ruff: noqa: B023 (every function is over before its loop goes on)
+
 import asyncio
 import contextvars
 import sys
@@ -108,7 +110,17 @@ async def check_conversation(net):
             client.send(command)
             assert await asyncio.wait_for(client.recv(), 2) == command, server.errors
         for _ in range(3):
-            batch = [b"at once", b"sleep0", b"plain", b"sleep", b"at once", b"cancel self", b"plain", b"group", b"at once"]
+            batch = [
+                b"at once",
+                b"sleep0",
+                b"plain",
+                b"sleep",
+                b"at once",
+                b"cancel self",
+                b"plain",
+                b"group",
+                b"at once",
+            ]
             for command in batch:
                 client.send(command)
             assert [await asyncio.wait_for(client.recv(), 2) for _ in batch] == batch
@@ -201,7 +213,9 @@ async def test_results_and_errors_come_out_as_they_are():
         queue.put(0)
     assert await asyncio.gather(*tasks) == values
     results = await asyncio.gather(*failing, return_exceptions=True)
-    assert isinstance(results[0], KeyError) and isinstance(results[1], asyncio.CancelledError) and failing[1].cancelled()
+    assert (
+        isinstance(results[0], KeyError) and isinstance(results[1], asyncio.CancelledError) and failing[1].cancelled()
+    )
 
 
 @scenario()
@@ -486,5 +500,3 @@ async def test_eager_tasks():
     queue.put(0)
     await asyncio.wait_for(task, 2)
     assert len(log) == 5
-
-

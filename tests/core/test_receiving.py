@@ -1,5 +1,7 @@
 """Receiving whole messages: cut anywhere, in order, bounded, and readable up to the very end."""
 
+# ruff: noqa: B023 (every function is over before its loop goes on)
+
 import asyncio
 import random
 import struct
@@ -9,7 +11,7 @@ import pytest
 from portico._core import Codec, LengthPrefix, Lines, Netstrings, driven
 from portico.errors import BusyError, ClosedError, EndOfStream, MessageTooLarge, ProtocolError
 
-from .support import ALL, BYTES, Fed, PLAIN, Server, connection, echo, plain, received, run, scenario, turns, until
+from .support import ALL, BYTES, PLAIN, Fed, Server, connection, echo, plain, received, run, scenario, turns, until
 
 NATIVE = {
     "lines": BYTES,
@@ -45,7 +47,7 @@ async def outcomes(channel):
             found.append(("too large", error.limit))
         except ProtocolError as error:
             if found and found[-1] == ("invalid", error.reason):
-                return found        # it is the end
+                return found  # it is the end
             found.append(("invalid", error.reason))
         except EndOfStream as error:
             return [*found, error.partial]
@@ -71,19 +73,31 @@ def test_cut_at_every_place(codec):
 @pytest.mark.parametrize(
     ("codec", "data", "expected"),
     [
-        (Lines(text=False, max_size=10), b"ok\n" + b"x" * 11 + b"\nnext\n" + b"y" * 40 + b"\nlast\n", [b"ok", b"next", b"last"]),
+        (
+            Lines(text=False, max_size=10),
+            b"ok\n" + b"x" * 11 + b"\nnext\n" + b"y" * 40 + b"\nlast\n",
+            [b"ok", b"next", b"last"],
+        ),
         (
             Lines(text=False, separator="\r\n", max_size=10),
             b"ok\r\n" + b"x\r" * 20 + b"\r\nnext\r\n" + b"y" * 11 + b"\r\nlast\r\n",
             [b"ok", b"next", b"last"],
         ),
-        (LengthPrefix(1, max_size=10), b"\2ok\x0bxxxxxxxxxxx\4next\xff" + b"y" * 255 + b"\4last", [b"ok", b"next", b"last"]),
+        (
+            LengthPrefix(1, max_size=10),
+            b"\2ok\x0bxxxxxxxxxxx\4next\xff" + b"y" * 255 + b"\4last",
+            [b"ok", b"next", b"last"],
+        ),
         (
             LengthPrefix("varint", max_size=10),
             b"\2ok\x0bxxxxxxxxxxx\4next\xff\1" + b"y" * 255 + b"\4last",
             [b"ok", b"next", b"last"],
         ),
-        (Netstrings(max_size=10), b"2:ok,11:xxxxxxxxxxx,4:next,99:" + b"y" * 99 + b",4:last,", [b"ok", b"next", b"last"]),
+        (
+            Netstrings(max_size=10),
+            b"2:ok,11:xxxxxxxxxxx,4:next,99:" + b"y" * 99 + b",4:last,",
+            [b"ok", b"next", b"last"],
+        ),
     ],
     ids=lambda value: repr(value)[:30] if isinstance(value, Codec) else "",
 )
@@ -197,7 +211,10 @@ async def test_an_oversize_message_does_not_end_the_conversation(net):
 
     cases = (
         (Lines(text=False, max_size=1000), b"fine\n" + b"x" * 500_000 + b"\nstill fine\n"),
-        (LengthPrefix(max_size=1000), b"\0\0\0\4fine" + struct.pack(">I", 500_000) + b"x" * 500_000 + b"\0\0\0\x0astill fine"),
+        (
+            LengthPrefix(max_size=1000),
+            b"\0\0\0\4fine" + struct.pack(">I", 500_000) + b"x" * 500_000 + b"\0\0\0\x0astill fine",
+        ),
     )
     for codec, data in cases:
         async with Server(net, handler, codec) as server:
@@ -217,7 +234,7 @@ async def test_one_reader_at_a_time(net):
                 await client.recv()
             with pytest.raises(BusyError):
                 await asyncio.create_task(driven(received(client)))
-            first.cancel()      # from here on the place is free, even before the task ran
+            first.cancel()  # from here on the place is free, even before the task ran
             client.send(b"x")
             assert await client.recv() == b"x"
             with pytest.raises(asyncio.CancelledError):
@@ -444,7 +461,17 @@ class Broken(Hinting):
 
 @pytest.mark.parametrize(
     "answer",
-    [KeyError("oops"), ProtocolError("no", 3), MessageTooLarge(5, 3), (b"x", 0), (b"x", -1), (b"x", 99), (b"x",), "text", (1, "2")],
+    [
+        KeyError("oops"),
+        ProtocolError("no", 3),
+        MessageTooLarge(5, 3),
+        (b"x", 0),
+        (b"x", -1),
+        (b"x", 99),
+        (b"x",),
+        "text",
+        (1, "2"),
+    ],
     ids=repr,
 )
 def test_a_codec_that_fails_ends_the_channel_behind_what_came_before(answer):
@@ -453,7 +480,9 @@ def test_a_codec_that_fails_ends_the_channel_behind_what_came_before(answer):
         fed.feed(b"01a01b!!")
         assert [await fed.connection.recv(), await fed.connection.recv()] == [b"a", b"b"]
         for _ in range(2):
-            with pytest.raises(type(answer) if isinstance(answer, ProtocolError | MessageTooLarge) else ProtocolError) as caught:
+            with pytest.raises(
+                type(answer) if isinstance(answer, ProtocolError | MessageTooLarge) else ProtocolError
+            ) as caught:
                 await fed.connection.recv()
         if isinstance(answer, KeyError):
             assert caught.value.__cause__ is answer and "KeyError" in str(caught.value)
@@ -466,7 +495,7 @@ def test_a_codec_that_fails_ends_the_channel_behind_what_came_before(answer):
 async def test_what_a_codec_cannot_send_raises_at_the_call():
     class Odd(Codec[str]):
         def encode(self, message):
-            return message      # not bytes
+            return message  # not bytes
 
         def decode(self, data):
             return 0
@@ -499,7 +528,7 @@ async def test_what_came_before_a_reset_stays_readable(net):
     await until(lambda: server.queued[0])
     client.abort()
     assert await server.recv() == b"one" and await server.recv() == b"two"
-    if net.kind == "unix":      # no reset there: the kernel tells of an end
+    if net.kind == "unix":  # no reset there: the kernel tells of an end
         with pytest.raises(EndOfStream):
             await server.recv()
     else:

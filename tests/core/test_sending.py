@@ -1,5 +1,7 @@
 """Sending: in order, one write a turn, bounded by watermarks, and flushed on request."""
 
+# ruff: noqa: B023 (every function is over before its loop goes on)
+
 import asyncio
 import os
 import random
@@ -173,7 +175,7 @@ async def test_flush_leaves_at_once_and_tells_when_all_has_left():
     flushed = fed.connection.flush()
     assert fed.transport.data == [b"a\n"]
     await flushed
-    await fed.connection.flush()        # with nothing to do
+    await fed.connection.flush()  # with nothing to do
     fed.connection.send(b"b")
     await turns()
     assert fed.transport.data == [b"a\n", b"b\n"]
@@ -278,7 +280,7 @@ async def test_what_is_sent_while_the_wire_is_made_ready_arrives_and_flushes(net
         hasty = await server.connect()
         hasty.send(b"only word")
         far = server.connections[-1]
-        async with asyncio.timeout(1.5):        # no deadline of the engine had to help
+        async with asyncio.timeout(1.5):  # no deadline of the engine had to help
             await hasty.close()
         await far.wait_closed()
 
@@ -289,7 +291,7 @@ async def test_send_all_sends_one_frame_to_many_and_names_the_slow(net):
     members = [connection(near) for near, _ in pairs]
     peers = [connection(far) for _, far in pairs]
     await turns(20)
-    members[0].send(b"x" * 70_000)      # over its watermark now
+    members[0].send(b"x" * 70_000)  # over its watermark now
     members[1].send_eof()
     frame = BYTES.encode(b"news")
     assert send_all(members, frame, members[3]) == [members[0]]

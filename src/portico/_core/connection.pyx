@@ -424,6 +424,9 @@ cdef class Connection(Sink):
         if self.reading_paused and not self.closing:
             self.excuse_silence(now)
             due = self.next_due()
+        if due <= now and self.stalled_since:
+            self.wire.measure()         # it may have taken some since
+            due = self.next_due()
         if due > now:
             return self.set_deadline()
         if self.lingering:

@@ -8,6 +8,7 @@ cdef class EpollItem(Wire):
     cdef unsigned int events        # what it is registered for
 
     cdef int ready(self, unsigned int events) except -1
+    cdef bint guess(self) except -1
 
 
 cdef class EpollSet:
@@ -16,11 +17,15 @@ cdef class EpollSet:
     cdef int fd
     cdef list items                 # by descriptor
     cdef Py_ssize_t count
+    cdef EpollItem lone             # the only one that was ready last time
+    cdef int guesses                # how often it was served since without asking the kernel
 
     cdef bint holds(self, EpollItem item) noexcept
     cdef int add(self, EpollItem item, unsigned int events) except -1
     cdef int change(self, EpollItem item, unsigned int events) except -1
     cdef int remove(self, EpollItem item) except -1
+    cdef bint serve_lone(self) except -1
+    cdef int serve_ready(self) except -1
 
 
 cdef class SocketWire(EpollItem):
@@ -37,7 +42,7 @@ cdef class SocketWire(EpollItem):
 
     cdef int watch(self) except -1
     cdef int hung_up(self, unsigned int events) except -1
-    cdef int receive(self) except -1
+    cdef bint receive(self) except -1
     cdef Py_ssize_t receive_passed(self) except -2
     cdef int send_backlog(self) except -1
     cdef int keep(self, object data, Py_ssize_t offset) except -1

@@ -367,6 +367,8 @@ cdef class Driver:
     cdef int deliver(self, PyObject** answer) except -1:
         cdef int outcome = self.outcome
         value = self.take_outcome()
+        if outcome != YIELDED:
+            self.task = None
         if outcome == RAISED:
             raise value
         Py_INCREF(value)
@@ -423,6 +425,7 @@ cdef class Driver:
         self.parked = False
         if self.park.done():
             self.cancelled_itself = True
+            self.task = task        # `throw` asks it whether that was taken back
         else:
             self.park.set_result(None)
         return 0

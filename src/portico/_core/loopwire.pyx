@@ -109,6 +109,15 @@ cdef class TransportWire(Wire):
             self.backlog = self.transport.get_write_buffer_size()
         return 0
 
+    cdef int measure(self) except -1:
+        cdef Py_ssize_t left
+        if self.transport is not None:
+            left = self.transport.get_write_buffer_size()
+            if left < self.backlog:
+                self.backlog = left
+                self.sink.wire_room()
+        return 0
+
     cdef int pause(self) except -1:
         if not self.paused:
             self.paused = True

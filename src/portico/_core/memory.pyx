@@ -11,6 +11,7 @@ cdef class MemoryWire(Wire):
     """One end of a pair; the bytes it was given lie with its peer until that reads."""
     cdef MemoryWire peer
     cdef list inbox
+    cdef Py_ssize_t offset          # of what was delivered in the first of them
     cdef bint paused, attached, ended, ended_told, closed, lost_told, room_made
     cdef object cause
 
@@ -64,13 +65,17 @@ cdef class MemoryWire(Wire):
         return 0
 
     cdef int deliver(self) except -1:
-        cdef Py_ssize_t size = 0, i = 0
+        cdef Py_ssize_t size = 0, i = 0, piece
         cdef list inbox = self.inbox
         while i < len(inbox) and (self.closed or not self.paused):
             data = inbox[i]
-            i += 1
-            size += PyBytes_GET_SIZE(data)
-            self.sink.bytes_arrived(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            piece = min(PyBytes_GET_SIZE(data) - self.offset, self.hub.scratch_size)
+            self.sink.bytes_arrived(PyBytes_AS_STRING(data) + self.offset, piece)
+            size += piece
+            self.offset += piece
+            if self.offset == PyBytes_GET_SIZE(data):
+                self.offset = 0
+                i += 1
         del inbox[:i]
         if size and self.peer is not None:
             self.peer.backlog -= size
@@ -98,7 +103,7 @@ cdef class MemoryWire(Wire):
     cdef int shut(self) except -1:
         cdef MemoryWire peer = self.peer
         self.end_writing(True)
-        self.inbox.clear()
+        self.inbox = []
         self.peer = None
         if peer is not None:
             peer.peer = None
@@ -112,7 +117,7 @@ cdef class MemoryWire(Wire):
         if peer is not None:
             peer.peer = None
             peer.finish(ConnectionResetError(ECONNRESET, "the other end of the pair was aborted"))
-        self.inbox.clear()
+        self.inbox = []
         return self.finish(None)
 
     cdef int finish(self, object cause) except -1:

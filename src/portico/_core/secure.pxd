@@ -7,7 +7,7 @@ cdef class TLSWire(Wire):
     cdef readonly object ssl_object
     cdef object on_handshake, cause, pending
     cdef list early                     # plain text that waits for the handshake
-    cdef bint established, ended, end_wanted, end_sent, end_closing, failed, lost_told, below_lost, below_ended, attached, unread_at_attach
+    cdef bint established, ended, end_wanted, end_sent, end_closing, failed, lost_told, below_lost, below_ended, attached, unread_at_attach, shutting
 
     cdef int handshake(self) except -1
     cdef int establish(self) except -1

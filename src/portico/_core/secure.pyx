@@ -90,6 +90,8 @@ cdef class TLSWire(Wire):
 
     cdef int wire_room(self) except -1:
         self.count_backlog()
+        if self.shutting and not self.backlog:
+            return self.shut()
         return self.sink.wire_room()
 
     cdef int count_backlog(self) except -1:
@@ -131,7 +133,7 @@ cdef class TLSWire(Wire):
         return 0
 
     cdef int expire(self, double now) except -1:
-        if self.failed:
+        if self.failed or self.shutting:
             return self.below.shut()
         return self.fail(TimeoutError("the TLS handshake took too long"))
 
@@ -203,6 +205,9 @@ cdef class TLSWire(Wire):
             self.send_records()
         return self.sink.wire_ended() if self.ended else 0
 
+    cdef int measure(self) except -1:
+        return self.below.measure()
+
     cdef int pause(self) except -1:
         return self.below.pause()
 
@@ -258,6 +263,8 @@ cdef class TLSWire(Wire):
         if not self.end_sent:
             if self.incoming.pending or self.pending():     # OpenSSL would take data for an error here
                 self.read_records()
+                if self.end_sent or self.failed:
+                    return 0
             self.end_sent = True
             try:
                 self.ssl_object.unwrap()
@@ -272,6 +279,11 @@ cdef class TLSWire(Wire):
 
     cdef int shut(self) except -1:
         self.hub.set_timer(self, INFINITY)
+        if self.established and not self.end_sent and not self.below_lost:
+            self.end_writing(False)
+            if self.below.backlog:      # `wire_room` or `expire` comes back to it
+                self.shutting = True
+                return self.hub.set_timer(self, portico_monotonic() + ALERT_LINGER)
         return self.below.shut()
 
     cdef int drop(self) except -1:

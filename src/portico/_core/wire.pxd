@@ -25,6 +25,7 @@ cdef class Wire(Sink):
     cdef int end_writing(self, bint closing) except -1
     cdef int shut(self) except -1
     cdef int drop(self) except -1
+    cdef int measure(self) except -1
 
 
 cdef Sink NOWHERE
