@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 """A connection that carries whole messages: its bytes are cut by a codec as they arrive."""
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from cpython.unicode cimport PyUnicode_CheckExact
 
 from .codec cimport TOO_LARGE, Codec, Payload, Span, failure, open_bytes, release
 from .connection cimport (BATCH, CLOSED, ENDED, FAILED, ITERATE, NEXT, OPEN, Connection, ReadState, Recv, Settings)
@@ -88,11 +89,12 @@ cdef class ChannelBase(Connection):
             frame = codec.next(data + used, size - used, &self.searched, &span)
             if frame > 0:
                 self.searched = 0
+                message = codec.load(data + used + span.start, span.size)
+                if PyBytes_CheckExact(message) or PyUnicode_CheckExact(message):
+                    self.push(message, span.size)
+                else:
+                    self.push_failure(message)
                 self.settings.messages_received += 1
-                try:
-                    self.push(codec.load(data + used + span.start, span.size), span.size)
-                except ProtocolError as error:
-                    self.push_failure(error)
                 used += frame
             elif frame == 0:
                 return used
@@ -278,20 +280,21 @@ cdef class Batches:
 
 
 def send_all(list members not None, bytes data not None, skip=None):
-    """Send the frame `data` to every channel of `members` that has room; return those that have none."""
+    """Send the frame `data` to every channel of `members` but `skip`; return those that have no room or cannot send."""
     cdef ChannelBase channel
     cdef Payload payload
-    cdef list slow = []
+    cdef list refused = []
     open_bytes(data, &payload)
     try:
         for channel in members:
-            if channel is skip or channel.lost or channel.closing or channel.eof_wanted or channel.successor is not None:
+            if channel is skip:
                 continue
-            if channel.has_room():
-                channel.put(None, &payload)
-                channel.settings.messages_sent += 1
-            else:
-                slow.append(channel)
+            if channel.lost or channel.closing or channel.eof_wanted or channel.successor is not None \
+                    or not channel.has_room():
+                refused.append(channel)
+                continue
+            channel.put_shared(&payload)
+            channel.settings.messages_sent += 1
     finally:
         release(&payload)
-    return slow
+    return refused

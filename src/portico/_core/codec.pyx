@@ -101,7 +101,12 @@ cdef class Codec:
         frame = self.next(<const char*>&view[0], view.shape[0], &searched, &span)
         if frame < 0:
             raise failure(self, frame, &span)
-        return (self.load(<const char*>&view[0] + span.start, span.size), frame) if frame else 0
+        if not frame:
+            return 0
+        message = self.load(<const char*>&view[0] + span.start, span.size)
+        if isinstance(message, ProtocolError):
+            raise message
+        return message, frame
 
     cdef Py_ssize_t check(self, Py_ssize_t size) except -1:
         if size > self.max_size:
@@ -120,7 +125,7 @@ cdef class Codec:
         return False
 
     cdef object load(self, const char* data, Py_ssize_t size):
-        """Return the message of a payload."""
+        """Return the message of a payload, bytes or str, or the error that it is."""
         return PyBytes_FromStringAndSize(data, size)
 
     cdef int open(self, object message, Payload* payload) except -1:
@@ -194,7 +199,7 @@ cdef class Lines(Codec):
         try:
             return PyUnicode_DecodeUTF8(data, size, NULL)
         except UnicodeDecodeError as error:
-            raise ProtocolError(f"a line is not UTF-8: {error.reason} at byte {error.start}", error.start) from None
+            return ProtocolError(f"a line is not UTF-8: {error.reason} at byte {error.start}", error.start)
 
     cdef int open(self, object message, Payload* payload) except -1:
         if self.text and PyUnicode_Check(message):

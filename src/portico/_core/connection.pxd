@@ -2,6 +2,7 @@ from cpython.ref cimport PyObject
 
 from .codec cimport Codec, Payload
 from .hub cimport Hub, Wait
+from .output cimport Output
 from .ring cimport Ring
 from .wire cimport Sink, Wire
 
@@ -42,9 +43,7 @@ cdef class Connection(Sink):
     cdef unsigned long long share_turn
     cdef int share_taken
     # sending
-    cdef char* out
-    cdef Py_ssize_t out_size, out_capacity, spliced_size
-    cdef list spliced                   # position in `out`, payload, position, payload, ...
+    cdef Output output
     cdef list waiters
     cdef bint eof_wanted, eof_sent, closing, lingering, lost
     # time, in seconds of the hub's clock
@@ -68,13 +67,14 @@ cdef class Connection(Sink):
     cdef bytes hand_on(self, Connection successor)
     cdef int check_sending(self) except -1
     cdef int put(self, Codec codec, Payload* payload) except -1
+    cdef int put_shared(self, Payload* payload) except -1
     cdef Py_ssize_t unsent_size(self) noexcept
     cdef bint has_room(self) noexcept
     cdef object sent(self)
     cdef Room new_room(self, int what)
     cdef int wake_waiters(self) except -1
     cdef int write_out(self) except -1
-    cdef list chunks(self)
+    cdef int write_parts(self) except -1
     cdef int drop_output(self) except -1
     cdef int begin_closing(self) except -1
     cdef int finish_closing(self) except -1

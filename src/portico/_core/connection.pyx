@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 """What every connection has, whatever it carries: output that leaves at the end of the turn, a bounded input queue,
 deadlines, and one way to close."""
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF, PyObject
 from libc.math cimport INFINITY
 from libc.stdlib cimport free, realloc
@@ -9,6 +9,8 @@ from libc.string cimport memcpy, memmove
 
 from .codec cimport MAX_HEAD, Codec, Payload
 from .hub cimport Flushable, Hub, Wait, portico_install_send, portico_monotonic, wait_send
+from .output cimport (MAX_PARTS, Output, Part, output_chunks, output_clear, output_parts, output_reserve, output_size,
+                      output_splice)
 from .ring cimport Ring, Slot, ring_free, ring_pop, ring_push
 from .wire cimport Sink, Wire
 
@@ -21,7 +23,6 @@ cdef extern from "Python.h":
 cdef enum:
     SHARE = 256             # messages that a connection may take per turn while others wait
     SPLICE_SIZE = 8192      # payloads from here on are sent from where they are
-    FIRST_OUTPUT = 1000     # fits malloc's fastest bins
 
 cdef enum:
     ROOM, ALL_SENT, OVER    # what a Room waits for
@@ -54,7 +55,7 @@ cdef class Connection(Sink):
 
     def __dealloc__(self):
         free(self.carry)
-        free(self.out)
+        output_clear(&self.output)
         ring_free(&self.messages)
 
     cdef int take_over(self, Connection predecessor) except -1:
@@ -222,30 +223,33 @@ cdef class Connection(Sink):
 
     cdef int put(self, Codec codec, Payload* payload) except -1:
         """Queue one message; it leaves at the end of the turn."""
+        cdef Output* output = &self.output
         cdef bint splice = payload.size >= SPLICE_SIZE and payload.owner is not NULL \
             and PyBytes_CheckExact(<object>payload.owner)
-        cdef Py_ssize_t needed = self.out_size + 2 * MAX_HEAD + (0 if splice else payload.size)
-        if needed > self.out_capacity:
-            self.out = grown(self.out, &self.out_capacity, max(needed, FIRST_OUTPUT))
+        output_reserve(output, 2 * MAX_HEAD + (0 if splice else payload.size))
         if not self.dirty:
             self.hub.mark_dirty(self)
         if codec is not None:
-            self.out_size += codec.head(payload.size, self.out + self.out_size)
+            output.size += codec.head(payload.size, output.data + output.size)
         if splice:
-            if self.spliced is None:
-                self.spliced = []
-            self.spliced.append(self.out_size)
-            self.spliced.append(<object>payload.owner)
-            self.spliced_size += payload.size
+            output_splice(output, <object>payload.owner)
         else:
-            memcpy(self.out + self.out_size, payload.data, payload.size)
-            self.out_size += payload.size
+            memcpy(output.data + output.size, payload.data, payload.size)
+            output.size += payload.size
         if codec is not None:
-            self.out_size += codec.tail(self.out + self.out_size)
+            output.size += codec.tail(output.data + output.size)
         return 0
 
+    cdef int put_shared(self, Payload* payload) except -1:
+        """As `put`, for a frame that many connections send: where it is alone it needs no copy."""
+        if output_size(&self.output) or not payload.size:
+            return self.put(None, payload)
+        if not self.dirty:
+            self.hub.mark_dirty(self)
+        return output_splice(&self.output, <object>payload.owner)
+
     cdef Py_ssize_t unsent_size(self) noexcept:
-        return self.out_size + self.spliced_size + self.wire.backlog
+        return output_size(&self.output) + self.wire.backlog
 
     cdef bint has_room(self) noexcept:
         return self.unsent_size() <= self.settings.high_water
@@ -274,7 +278,7 @@ cdef class Connection(Sink):
         if self.lost or self.successor is not None:
             return 0
         try:
-            if self.out_size or self.spliced is not None:
+            if output_size(&self.output):
                 self.write_out()
             if self.eof_wanted and not self.eof_sent:
                 self.eof_sent = True
@@ -294,42 +298,33 @@ cdef class Connection(Sink):
         return self.wake_waiters()
 
     cdef int write_out(self) except -1:
-        self.settings.bytes_sent += self.out_size + self.spliced_size
-        if self.spliced is None:
-            self.wire.write(self.out, self.out_size)
+        self.settings.bytes_sent += output_size(&self.output)
+        if self.output.splice_count:
+            self.write_parts()
         else:
-            self.wire.write_chunks(self.chunks())
+            self.wire.write(self.output.data, self.output.size)
         if not self.wire.backlog:
             self.active = self.hub.now
         return 0
 
-    cdef list chunks(self):
-        """Return the output as bytes objects in order."""
-        cdef list chunks = []
-        cdef Py_ssize_t start = 0, end, i
-        for i in range(0, len(self.spliced), 2):
-            end = self.spliced[i]
-            if end > start:
-                chunks.append(PyBytes_FromStringAndSize(self.out + start, end - start))
-            chunks.append(self.spliced[i + 1])
-            start = end
-        if self.out_size > start:
-            chunks.append(PyBytes_FromStringAndSize(self.out + start, self.out_size - start))
-        return chunks
+    cdef int write_parts(self) except -1:
+        """Write what lies in several places; objects are made only of what does not leave now."""
+        cdef Part parts[MAX_PARTS]
+        cdef int count = output_parts(&self.output, parts)
+        cdef Py_ssize_t sent = self.wire.write_parts(parts, count) if count else 0
+        if sent < output_size(&self.output):
+            self.wire.write_chunks(output_chunks(&self.output, sent))
+        return 0
 
     cdef int drop_output(self) except -1:
-        free(self.out)
-        self.out = NULL
-        self.out_size = self.out_capacity = self.spliced_size = 0
-        self.spliced = None
-        return 0
+        return output_clear(&self.output)
 
     def flush(self):
         """Let what is queued leave now instead of at the end of the turn. Await the result to wait until the
         operating system has taken all of it.
 
         :raises ClosedError: (when awaited) the connection was lost before"""
-        if self.successor is None and not self.lost and (self.out_size or self.spliced is not None):
+        if self.successor is None and not self.lost and output_size(&self.output):
             self.hub.now = clock_of(self.hub)
             try:
                 self.write_out()
@@ -474,7 +469,7 @@ cdef class Connection(Sink):
         cdef Room room
         self.check_idle()
         rest = self.take_received()
-        if self.out_size or self.spliced is not None:
+        if output_size(&self.output):
             self.write_out()
             self.drop_output()
         self.hub.set_timer(self, INFINITY)

@@ -11,6 +11,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memmove
 
 from .hub cimport Flushable, Hub, hub_of, portico_monotonic
+from .output cimport Part
 from .wire cimport NOWHERE, Sink, Wire
 
 
@@ -43,6 +44,7 @@ cdef extern from "socket.h" nogil:
     int close(int fd)
 
 cdef extern from "socket.h":
+    Py_ssize_t portico_send_parts(int fd, Part* parts, int count)
     Py_ssize_t portico_send_chunks(int fd, object chunks, Py_ssize_t first, Py_ssize_t offset)
     Py_ssize_t portico_receive_passed(int fd, char* data, size_t size, int* passed, int* count, int* truncated)
     Py_ssize_t portico_send_passed(int fd, const char* data, size_t size, const int* passed, int count)
@@ -311,6 +313,17 @@ cdef class SocketWire(EpollItem):
                     return self.send_failed(errno)
                 sent = 0
         return self.keep(PyBytes_FromStringAndSize(data + sent, size - sent), 0)
+
+    cdef Py_ssize_t write_parts(self, Part* parts, int count) except -1:
+        cdef Py_ssize_t sent
+        if self.fd < 0 or self.chunks is not None:
+            return 0
+        sent = portico_send_parts(self.fd, parts, count)
+        if sent < 0:
+            if errno != EAGAIN and errno != EINTR and errno != ENOBUFS:
+                self.send_failed(errno)
+            return 0
+        return sent
 
     cdef int write_chunks(self, list chunks) except -1:
         cdef Py_ssize_t first = 0, offset = 0, sent, i

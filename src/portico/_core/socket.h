@@ -23,6 +23,18 @@ static inline int portico_epoll_change(int set, int operation, int fd, uint32_t 
     return epoll_ctl(set, operation, fd, &event);
 }
 
+/* Sends `count` parts (struct Part of output.pxd, laid out as an iovec) in one call. */
+static inline Py_ssize_t portico_send_parts(int fd, void *parts, int count) {
+    struct msghdr message = {0};
+    if (count == 1) {
+        struct iovec *only = parts;
+        return send(fd, only->iov_base, only->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    message.msg_iov = parts;
+    message.msg_iovlen = (size_t)count;
+    return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 /* Sends from chunks[first] on in one call; returns what send(2) returns. All items must be bytes. */
 static inline Py_ssize_t portico_send_chunks(int fd, PyObject *chunks, Py_ssize_t first, Py_ssize_t offset) {
     struct iovec vectors[PORTICO_MAX_VECTORS];

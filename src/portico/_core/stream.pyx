@@ -6,6 +6,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from .codec cimport Payload, open_bytes, release
 from .connection cimport (CLOSED, EXACTLY, ITERATE, MESSAGE_COST, NEXT, OPEN, UNTIL, Connection, Recv,
                          Settings)
+from .output cimport output_size
 from .ring cimport Slot, ring_pop
 from .secure cimport TLSWire
 from .wire cimport Sink, Wire
@@ -237,7 +238,7 @@ cdef class StreamBase(Connection):
         if self.eof_wanted:
             raise self.closed_error()
         rest = self.take_received()
-        if self.out_size or self.spliced is not None:
+        if output_size(&self.output):
             self.write_out()
             self.drop_output()
         wire = TLSWire(self.wire, context, server_side=server_side, server_name=server_name, timeout=timeout,

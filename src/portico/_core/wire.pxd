@@ -1,4 +1,5 @@
 from .hub cimport Flushable, Hub
+from .output cimport Part
 
 
 cdef class Sink(Flushable):
@@ -19,6 +20,7 @@ cdef class Wire(Sink):
 
     cdef int attach(self, Sink sink) except -1
     cdef int write(self, const char* data, Py_ssize_t size) except -1
+    cdef Py_ssize_t write_parts(self, Part* parts, int count) except -1
     cdef int write_chunks(self, list chunks) except -1
     cdef int pause(self) except -1
     cdef int resume(self) except -1

@@ -3,6 +3,7 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from .hub cimport Flushable, Hub
+from .output cimport Part
 
 
 cdef class Sink(Flushable):
@@ -44,6 +45,10 @@ cdef class Wire(Sink):
     cdef int write(self, const char* data, Py_ssize_t size) except -1:
         """Send in order; what cannot leave now is kept. Failures reach the sink, later."""
         raise NotImplementedError
+
+    cdef Py_ssize_t write_parts(self, Part* parts, int count) except -1:
+        """Send as much as can leave at once from where it lies, and return how much; the rest is for `write_chunks`."""
+        return 0
 
     cdef int write_chunks(self, list chunks) except -1:
         """Send bytes objects in order, without copying where that is possible."""
