@@ -1,15 +1,16 @@
 # Each target does all the set-up it needs: virtual environment, native core, tools.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 CORE := $(wildcard src/portico/_core/*.pyx src/portico/_core/*.pxd src/portico/_core/*.h)
 
-.PHONY: help demo test lint bench wheels clean
+.PHONY: help demo test test-all lint bench wheels clean
 
 help:
 	@echo "make demo    a chat server to join at once; ARGS=\"--bots 50 --seconds 5\" lets bots talk and ends by itself"
 	@echo "make test    all tests; ARGS=\"tests/unit -k address\" runs some"
+	@echo "make test-all  the same on each of Python 3.11, 3.12 and 3.13 that is installed"
 	@echo "make lint    ruff, mypy --strict, the layers"
 	@echo "make bench   Portico beside C and its peers; ARGS=\"--quick\" for a first look"
 	@echo "make wheels  source distribution and wheel, built in isolation, under dist/"
@@ -34,6 +35,13 @@ demo: $(VENV)/ready-cli
 
 test: $(VENV)/ready-dev
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-all:
+	@for version in 3.11 3.12 3.13; do \
+	    if command -v python$$version >/dev/null && python$$version -c '' 2>/dev/null; then \
+	        echo "Python $$version"; $(MAKE) --no-print-directory test PYTHON=python$$version VENV=.venv/$$version || exit 1; \
+	    else echo "Python $$version is not installed"; fi; \
+	done
 
 lint: $(VENV)/ready-dev
 	@$(BIN)/ruff check .

@@ -43,6 +43,8 @@ from portico.errors import UnsupportedError as UnsupportedError
 from portico.interfaces import Resolver as Resolver
 from portico.options import OPTIONS as OPTIONS
 from portico.server.group import Group as Group
+from portico.server.group import GroupStats as GroupStats
+from portico.server.group import Membership as Membership
 from portico.server.limits import Limits as Limits
 from portico.server.running import run as run
 from portico.server.service import Server as Server

@@ -1,17 +1,15 @@
 import asyncio
 import logging
+import socket
 from typing import Any
 
 import pytest
 from group_kit import FRAME, LOOPS, Pair, line, lines, only_this_task, pair, run, slow_pair, until
 
-from portico._core import Lines, Settings, hub_of
+from portico._core import Lines, Settings, SocketWire, hub_of
 from portico.server.group import Group, Membership
 from portico.server.group_policy import LatestPerKey, OldestDropped, Policy
-from portico.transports.connection import Channel, memory_pair
-
-HAVE_ROOM = 2
-"""Messages of `line` that a `slow_pair` takes before it falls behind."""
+from portico.transports.connection import Channel
 
 
 def fill(group: Group[Any], *numbers: int, key: object = None) -> None:
@@ -370,26 +368,20 @@ def test_skip_holds_for_members_that_are_behind() -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_burst_over_the_high_water_mark_is_no_fault_of_a_member_that_reads(loop: str) -> None:
     async def main() -> None:
-        from socket import socketpair
-
-        from portico._core import LoopWire, SocketWire
-
         group: Group[str] = Group(policy="close")
-        near, far = socketpair()
+        near, far = socket.socketpair()
         near.setblocking(False)
         hub = hub_of(asyncio.get_running_loop())
         channel: Channel[str] = Channel(
             SocketWire(hub, near.detach()), Lines(), Settings(high_water=100), scheme="unix"
         )
-        assert LoopWire is not None
         group.add(channel)
         fill(group, *range(1000))
         assert group.stats.delivered == 1000 and channel in group
         far.setblocking(False)
-        loop_ = asyncio.get_running_loop()
         data = b""
         while len(data) < 1000 * FRAME:
-            data += await loop_.sock_recv(far, 65536)
+            data += await asyncio.get_running_loop().sock_recv(far, 65536)
         assert data.decode().splitlines() == lines(*range(1000))
         far.close()
         await channel.close()
@@ -400,12 +392,8 @@ def test_a_burst_over_the_high_water_mark_is_no_fault_of_a_member_that_reads(loo
 
 def test_a_slow_member_over_a_socket_catches_up() -> None:
     async def main() -> None:
-        from socket import socketpair
-
-        from portico._core import SocketWire
-
         group: Group[str] = Group(policy="drop-old", max_pending=100_000, max_pending_bytes=100 << 20)
-        near, far = socketpair()
+        near, far = socket.socketpair()
         near.setblocking(False)
         far.setblocking(False)
         hub = hub_of(asyncio.get_running_loop())
@@ -439,17 +427,3 @@ def test_pending_queues_keep_their_bounds() -> None:
     assert latest.hold(b"6", "c") == latest.hold(b"7", "d") == 0
     assert latest.hold(b"8", "e") == 1
     assert [latest.take(), latest.take(), latest.take()] == [b"7", b"8", None]
-
-
-def test_memory_pair_settings_are_those_of_the_member() -> None:
-    async def main() -> None:
-        near, _ = memory_pair(Settings(high_water=5))
-        channel = near.channel(Lines())
-        group: Group[str] = Group(policy="latest")
-        membership = group.add(channel)
-        fill(group, *range(HAVE_ROOM + 2))
-        assert (membership.sent, membership.pending, membership.dropped) == (1, 1, 2)
-        channel.abort()
-        await until(lambda: not group)
-
-    run(main)

@@ -11,6 +11,9 @@ from .wire cimport Sink, Wire
 
 from portico.errors import EndOfStream, MessageTooLarge, ProtocolError
 
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
+
 
 cdef class _Failure:
     """Stands in the queue for a message that could not be read."""
@@ -119,6 +122,12 @@ cdef class ChannelBase(Connection):
     cdef int parse_in_python(self, const char* data, Py_ssize_t size) except -1:
         """As `parse`, for a codec whose `decode` is Python: it is shown a copy, of which it may keep parts."""
         cdef Py_ssize_t used = 0, total, frame
+        if self.skip:
+            used = min(self.skip, size)
+            self.skip -= used
+            if used == size:
+                return 0
+            data, size, used = data + used, size - used, 0
         if self.carry_size + size < self.needed:
             return self.keep(data, size)
         if self.carry_size:
@@ -139,7 +148,15 @@ cdef class ChannelBase(Connection):
                     break
                 message, taken = answer
                 frame = taken
-            except (ProtocolError, MessageTooLarge) as error:
+            except MessageTooLarge as error:
+                if not isinstance(error.frame, int) or error.frame < 1:
+                    return self.fail(error)
+                self.push_failure(error)
+                frame = min(error.frame, total - used)
+                self.skip = min(error.frame, PY_SSIZE_T_MAX) - frame
+                used += frame
+                continue
+            except ProtocolError as error:
                 return self.fail(error)
             except Exception as error:
                 failure = ProtocolError(f"the codec {type(self.codec).__name__} failed: {type(error).__name__}: {error}")

@@ -5,6 +5,8 @@ from typing_extensions import Buffer, disjoint_base
 
 from .wire import Wire
 
+def explain_errors_with(function: Callable[[BaseException], BaseException]) -> None: ...
+
 @disjoint_base
 class TLSWire(Wire):
     def __init__(

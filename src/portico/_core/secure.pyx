@@ -11,6 +11,15 @@ from .wire cimport NOWHERE, Sink, Wire
 cdef object ssl = None      # imported by the first TLS connection: it takes long
 cdef object WantRead, ZeroReturn, SSLError
 
+cdef object explain = None
+
+
+def explain_errors_with(function):
+    """Let `function(error)` return what is told of an error of an established connection."""
+    global explain
+    explain = function
+
+
 cdef double ALERT_LINGER = 1.0      # seconds that a peer gets to read why it is turned away
 
 
@@ -143,7 +152,7 @@ cdef class TLSWire(Wire):
             return 0
         self.failed = True
         if self.cause is None:
-            self.cause = error
+            self.cause = explain(error) if explain is not None and self.established and isinstance(error, SSLError) else error
         if self.below_ended and not self.below.backlog:
             self.below.shut()
         elif not self.below_lost:

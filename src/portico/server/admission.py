@@ -14,7 +14,7 @@ from portico.server.stats import Stats
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_REMEMBERED = 65_536
-"""Addresses whose accept rate is remembered; beyond it the longest unseen are forgotten."""
+"""Addresses whose accept rate is remembered; beyond it those that came least are forgotten."""
 
 MAPPED = b"\0" * 10 + b"\xff\xff"
 LOOPBACK6 = b"\0" * 15 + b"\1"
@@ -98,7 +98,7 @@ def _id_of(word: str, value: str) -> int:
 
 def credentials_of(fd: int) -> tuple[int, int, int] | None:
     """Return process, user and group at the other end of a connected Unix socket, where the platform tells."""
-    if sys.platform != "linux":
+    if sys.platform != "linux" or fd < 0:
         return None
     with socket.socket(fileno=fd) as sock:
         try:
@@ -119,7 +119,7 @@ class Admission:
         self.deny = [AddressRule(text) for text in deny or ()]
         self.most = limits.max_per_address
         self.interval = 1.0 / limits.accept_rate if limits.accept_rate else 0.0
-        self.tolerance = self.interval * (limits.accept_burst or 1)
+        self.tolerance = self.interval * ((limits.accept_burst or 1) - 0.5)  # half: sums of floats are not exact
         self.trust_loopback = limits.trust_loopback
         self.counts: dict[bytes, int] = {}
         self.expected: dict[bytes, float] = {}
@@ -171,6 +171,5 @@ class Admission:
         return True
 
     def _forget(self, now: float) -> None:
-        self.expected = {key: due for key, due in self.expected.items() if due > now}
-        for key in list(self.expected)[: max(0, len(self.expected) - MAX_REMEMBERED // 2)]:
-            del self.expected[key]
+        owing = sorted(((due, key) for key, due in self.expected.items() if due > now), reverse=True)
+        self.expected = {key: due for due, key in owing[: MAX_REMEMBERED // 2]}

@@ -1,6 +1,5 @@
 """What a server allows: every limit has a default that is safe on the open internet."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
@@ -8,22 +7,10 @@ from typing import Any, Literal, Self
 from portico._core import Settings
 from portico.errors import ConfigurationError
 
-_POSITIVE = (
-    "max_connections",
-    "max_per_address",
-    "accept_rate",
-    "accept_burst",
-    "handshake_timeout",
-    "idle_timeout",
-    "message_timeout",
-    "send_timeout",
-    "close_timeout",
-    "read_buffer",
-    "send_buffer",
-    "max_unsent",
-    "max_threads",
-    "max_handshakes",
-)
+_COUNTS = ("max_connections", "max_per_address", "accept_burst", "max_handshakes")
+_SIZES = ("read_buffer", "send_buffer", "max_unsent", "max_threads")
+_RATES = ("accept_rate", "handshake_timeout", "idle_timeout", "message_timeout", "send_timeout")
+_NEEDED = (*_SIZES, "close_timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +80,14 @@ class Limits:
     """Handlers that are plain functions run in that many threads at most; further connections wait for one."""
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE:
+        for name in (*_COUNTS, *_RATES, *_NEEDED):
             value = getattr(self, name)
-            if value is None and name not in (
-                "close_timeout",
-                "read_buffer",
-                "send_buffer",
-                "max_unsent",
-                "max_threads",
-            ):
+            if value is None and name not in _NEEDED:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isnan(value):
-                raise ConfigurationError(f"Limits: {name} must be more than 0, not {value!r}")
+            whole = name in _COUNTS or name in _SIZES
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value > 0:
+                kind = "whole number" if whole else "number"
+                raise ConfigurationError(f"Limits: {name} must be a {kind} above 0, not {value!r}")
         if self.when_full not in ("reject", "pause"):
             raise ConfigurationError(f"Limits: when_full must be 'reject' or 'pause', not {self.when_full!r}")
         if not isinstance(self.refusal, bytes):

@@ -2,18 +2,21 @@
 
 import asyncio
 import contextlib
+import contextvars
 import errno
+import functools
 import inspect
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from portico._core import Codec, Hub, Settings, TLSWire, Wire, driven, hub_of
 from portico.address import Address
-from portico.errors import ConfigurationError, TLSError, UnsupportedError, describe
+from portico.errors import ConfigurationError, PorticoError, UnsupportedError
 from portico.server.admission import Admission, packed_host
 from portico.server.limits import Limits
 from portico.server.session import Session
@@ -36,8 +39,28 @@ Handler = Callable[[Any], object]
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors of accept(2) that say the system is short of something; the connection still waits in the backlog."""
 
+GONE_MEANWHILE = frozenset(
+    getattr(errno, "E" + name)
+    for name in (
+        "CONNABORTED",
+        "PROTO",
+        "PERM",
+        "NETDOWN",
+        "NETUNREACH",
+        "HOSTDOWN",
+        "HOSTUNREACH",
+        "NONET",
+        "NOPROTOOPT",
+    )
+    if hasattr(errno, "E" + name)
+)
+"""Errors of accept(2) that belong to the connection that it would have been: to be taken like EAGAIN."""
+
 PAUSE = 1.0
 """Seconds without accepting when not even the spare descriptor helped."""
+
+REPORT_INTERVAL = 60.0
+"""Seconds between two reports that connections are turned away for want of descriptors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +88,8 @@ class ListenerSpec:
             )
         if not callable(self.handler):
             raise ConfigurationError(f"the handler of {self.address} must be a function, not {self.handler!r}")
+        if inspect.isasyncgenfunction(self.handler) or inspect.isgeneratorfunction(self.handler):
+            raise ConfigurationError(f"the handler of {self.address} must not yield: a generator never runs by itself")
         if self.codec is not None and not isinstance(self.codec, Codec):
             raise ConfigurationError(f"the codec of {self.address} must be a Codec such as Lines(), not {self.codec!r}")
         if scheme == "tls" and self.tls is None:
@@ -90,8 +115,12 @@ class Listener:
         self.sockets: list[ListeningSocket] = []
         self.scheme = "tls" if spec.tls is not None and spec.address.scheme == "tcp" else spec.address.scheme
         self._memory: Any = None
-        self._paused = False
+        self._waiting_in_memory: deque[Wire] = deque()
+        self._paused = True  # until `accept`
+        self._closed = False
         self._retry: asyncio.TimerHandle | None = None
+        self._reported = -REPORT_INTERVAL
+        self._context = contextvars.copy_context()
         self._hub: Hub = hub_of(asyncio.get_running_loop())
         self._serve = self._handler(spec.handler)
 
@@ -109,7 +138,9 @@ class Listener:
         return [each.address for each in self.sockets]
 
     def _handler(self, handler: Handler) -> Callable[[Any], Awaitable[object]]:
-        call = getattr(handler, "func", handler)
+        call: Any = handler
+        while isinstance(call, functools.partial):
+            call = call.func
         if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None)):  # noqa: B004
             return handler  # type: ignore[return-value]
         return ThreadedHandler(handler, self.spec.limits.max_threads)
@@ -123,6 +154,7 @@ class Listener:
         :raises ResolveError: its name is unknown"""
         spec = self.spec
         if spec.address.scheme == "mem":
+            self._memory = listen_memory(spec.address.path, self._accepted_memory)
             return
         numeric = [spec.address]
         if spec.address.scheme != "unix" and not spec.address.is_wildcard:
@@ -133,21 +165,27 @@ class Listener:
 
     def accept(self) -> None:
         """Begin to take connections."""
-        if self.spec.address.scheme == "mem":
-            self._memory = listen_memory(self.spec.address.path, self._accepted_memory)
+        self._paused = False
         for each in self.sockets:
-            each.start(self._accepted, lambda code, each=each: self._failed(each, code))  # type: ignore[misc]
+            each.start(self._accepted, functools.partial(self._failed, each))
+        self._take_from_memory()
 
     def close(self) -> None:
-        """Stop listening; connections stay."""
+        """Stop listening; connections stay. Who has connected by now, and was not accepted yet, is let in first: the
+        kernel would reset it, whatever it may have sent."""
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
         for each in self.sockets:
+            each.take_waiting(self._accepted, lambda: self._paused)
             each.close()
         if self._memory is not None:
             self._memory.close()
-        self._paused = True
+        self._paused = self._closed = True
+        while self._waiting_in_memory:
+            Stream(self._waiting_in_memory.popleft(), self.settings, scheme="mem").abort()
+        if isinstance(self._serve, ThreadedHandler):
+            self._serve.close()
 
     def _accepted(self, fd: int, peer: bytes) -> None:
         limits, stats = self.spec.limits, self.stats
@@ -160,21 +198,42 @@ class Listener:
         if not self.admission.admit(host, fd):
             self._refuse(fd)
             return
-        session = Session(self, host)
-        stats.open += 1
-        self._pause_if_full()
+        session = self._enter(host)
         adopt(
             self._hub,
             fd,
             peer,
             limits.max_fds if self.scheme == "unix" else 0,
             lambda wire: self._secure(wire, session),
+            lambda: self._forget(session),
         )
 
-    def _accepted_memory(self, wire: Wire) -> None:
-        self.stats.accepted += 1
+    def _enter(self, host: bytes) -> Session:
+        session = Session(self, host)
+        self.sessions.add(session)
         self.stats.open += 1
-        self._secure(wire, Session(self, b""))
+        if not self._paused and self._is_full():
+            self._pause()
+        return session
+
+    def _accepted_memory(self, wire: Wire) -> None:
+        self._waiting_in_memory.append(wire)
+        self._take_from_memory()
+
+    def _take_from_memory(self) -> None:
+        limits, stats = self.spec.limits, self.stats
+        while self._waiting_in_memory and not self._paused:
+            wire = self._waiting_in_memory.popleft()
+            stats.accepted += 1
+            full = limits.max_connections is not None and stats.open >= limits.max_connections
+            if full or not self.admission.admit(b"", -1):
+                stats.rejected_full += full
+                refused = Stream(wire, self.settings, scheme="mem")
+                if limits.refusal and self.spec.tls is None:
+                    refused.send(limits.refusal)
+                refused.close()
+            else:
+                self._secure(wire, self._enter(b""))
 
     def _refuse(self, fd: int) -> None:
         refusal = self.spec.limits.refusal
@@ -184,23 +243,28 @@ class Listener:
         with socket.socket(fileno=fd) as sock, contextlib.suppress(OSError):
             sock.send(refusal)
             sock.shutdown(socket.SHUT_WR)
+            sock.recv(65536)  # what is left unread would make it a reset, which may overtake the refusal
 
     def _failed(self, listening: ListeningSocket, code: int) -> None:
         """accept(2) failed: shed what waits rather than spin, or wait until there is something to be had."""
-        if code not in OUT_OF_RESOURCES:
-            if code not in (errno.ECONNABORTED, errno.EPROTO, errno.EPERM):
-                logger.warning("%s: accept failed: %s", listening.address, os.strerror(code))
+        if code in GONE_MEANWHILE:
             return
-        if not self.stats.accept_errors:
-            logger.error("%s: %s: new connections are turned away", listening.address, os.strerror(code).lower())
+        outcome = self.spare.shed(listening.socket, self._refuse) if code in OUT_OF_RESOURCES else "failed"
+        if outcome == "nobody":  # Linux says EMFILE even where nobody waits
+            return
         self.stats.accept_errors += 1
-        if self.spare.shed(listening.socket, self._refuse):
+        if outcome == "shed":
             self.stats.accepted += 1
             self.stats.shed += 1
         else:
             self._pause()
             if self._retry is None:
                 self._retry = self._hub.loop.call_later(PAUSE, self._resume_after_failure)
+        now = self._hub.loop.time()
+        if now - self._reported >= REPORT_INTERVAL:
+            self._reported = now
+            what = "new connections are turned away" if outcome == "shed" else "new connections wait"
+            logger.error("%s: accept failed: %s; %s", listening.address, os.strerror(code).lower(), what)
 
     def _resume_after_failure(self) -> None:
         self._retry = None
@@ -217,10 +281,6 @@ class Listener:
             return True
         return limits.max_handshakes is not None and self.stats.handshakes >= limits.max_handshakes
 
-    def _pause_if_full(self) -> None:
-        if not self._paused and self._is_full():
-            self._pause()
-
     def _pause(self) -> None:
         if not self._paused:
             self._paused = True
@@ -229,28 +289,32 @@ class Listener:
                 each.pause()
 
     def _resume_if_room(self) -> None:
-        if self._paused and self._retry is None and not self.draining and not self._is_full():
+        if self._paused and not self._closed and self._retry is None and not self._is_full():
             self._paused = False
             for each in self.sockets:
                 each.resume()
+            self._take_from_memory()
 
     # connections
 
     def _secure(self, wire: Wire, session: Session) -> None:
         """Let TLS come first where it is wanted."""
         tls = self.spec.tls
+        if session.stopped:
+            self._drop(wire, session)
+            return
         if tls is None:
             self._begin(wire, session)
             return
         try:
             context = tls.server_context()
-        except (ConfigurationError, TLSError) as error:
+        except PorticoError as error:
             logger.error("%s: %s", self.address, error)
-            Stream(wire, self.settings, scheme=self.scheme).abort()
-            self._forget(session)
+            self._drop(wire, session)
             return
         self.stats.handshakes += 1
-        self._pause_if_full()
+        if not self._paused and self._is_full():
+            self._pause()
         secure: list[TLSWire] = []
         secure.append(
             TLSWire(
@@ -261,6 +325,7 @@ class Listener:
                 on_handshake=lambda error: self._secured(secure[0], session, error),
             )
         )
+        session.wire = secure[0]
         secure[0].start()
 
     def _secured(self, wire: TLSWire, session: Session, error: BaseException | None) -> None:
@@ -270,14 +335,22 @@ class Listener:
             self._resume_if_room()
             return
         self.stats.handshakes_failed += 1
-        logger.info("%s: TLS handshake failed: %s", self.address, describe(error))
+        if logger.isEnabledFor(logging.INFO):
+            from portico.transports.tls import explain
+
+            logger.info("%s: %s", session.name(), explain(error, server_side=True))
+        self._forget(session)
+
+    def _drop(self, wire: Wire, session: Session) -> None:
+        Stream(wire, self.settings, scheme=self.scheme).abort()
         self._forget(session)
 
     def _forget(self, session: Session) -> None:
         """A connection that never got as far as a handler is over."""
+        session.wire = None
         session.lost = True
         self.left(session)
-        self.changed()
+        self.ended(session)
 
     def _begin(self, wire: Wire, session: Session) -> None:
         """Make the connection and start its handler."""
@@ -287,10 +360,15 @@ class Listener:
             connection = Stream(wire, self.settings, session, scheme=self.scheme, draining=self.draining)
         else:
             connection = Channel(wire, codec, self.settings, session, scheme=self.scheme, draining=self.draining)
-        session.connection = connection
-        self.sessions.add(session)
-        coro: Any = self._serve(connection)
-        session.task = self._hub.loop.create_task(driven(coro, session.done))
+        if self.scheme == "mem":
+            connection._local = connection._remote = self.spec.address
+        session.connection, session.wire = connection, None
+        try:
+            coro: Any = self._serve(connection)
+        except Exception as error:  # it does not take one argument
+            session.done(error)
+            return
+        session.task = self._hub.loop.create_task(driven(coro, session.done), context=self._context.copy())
 
     def left(self, session: Session) -> None:
         """The connection of `session` is over; its place is free."""
@@ -321,22 +399,22 @@ class SpareDescriptor:
             with contextlib.suppress(OSError):
                 self._fd = os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
 
-    def shed(self, listening: socket.socket, refuse: Callable[[int], None]) -> bool:
-        """Take one connection and turn it away; False: even that failed."""
+    def shed(self, listening: socket.socket, refuse: Callable[[int], None]) -> Literal["shed", "nobody", "failed"]:
+        """Take one connection and turn it away; say whether that worked, or that nobody waits."""
         if self._fd < 0:
-            return False
+            return "failed"
         os.close(self._fd)
         self._fd = -1
         try:
             connected, _ = listening.accept()
         except BlockingIOError:
-            return True
+            return "nobody"
         except OSError:
-            return False
+            return "failed"
         else:
             connected.setblocking(False)
             refuse(connected.detach())
-            return True
+            return "shed"
         finally:
             self.refill()
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Literal
 
 from portico.address import Address
@@ -46,29 +46,39 @@ def run(
 
 async def _main(service: Service, banner: bool | Callable[[Server], object]) -> None:
     server = Server(service)
-    await server.start()
-    if callable(banner):
-        banner(server)
-    elif banner:
-        print(banner_text(server.addresses), file=sys.stderr, flush=True)
     asked = asyncio.Event()
-    signals: list[int] = []
+    with _signals(lambda number: asked.set()):
+        if not await _unless(asked, server.start()):
+            return
+        try:
+            if callable(banner):
+                banner(server)
+            elif banner:
+                print(banner_text(server.addresses), file=sys.stderr, flush=True)
+            await _unless(asked, server.serve_forever())
+            if not await _unless(asked, server.drain()):
+                await server.abort()
+        finally:
+            server.close()
+    for task in server.leftover_tasks():  # reported, and cancelled to no avail: the runner would wait for them for ever
+        asyncio._unregister_task(task)
 
-    def on_signal(number: int) -> None:
-        signals.append(number)
-        asked.set()
 
-    with _signals(on_signal):
-        await asked.wait()
+async def _unless(asked: asyncio.Event, coro: Coroutine[Any, Any, None]) -> bool:
+    """Run `coro` to its end, unless a signal comes before, or came already: then cancel it and return False."""
+    work, signal_came = asyncio.ensure_future(coro), asyncio.ensure_future(asked.wait())
+    try:
+        await asyncio.wait({work, signal_came}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        signal_came.cancel()
+        if not work.done():
+            work.cancel()
+    await asyncio.wait({work})
+    if work.cancelled():
         asked.clear()
-        draining = asyncio.ensure_future(server.drain())
-        again = asyncio.ensure_future(asked.wait())
-        await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
-        again.cancel()
-        if not draining.done():
-            draining.cancel()
-            await asyncio.wait({draining})
-            await server.abort()
+        return False
+    work.result()
+    return True
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from portico.errors import ConfigurationError
 from portico.server.limits import Limits
 from portico.server.listener import Handler, Listener, ListenerSpec, SpareDescriptor
 from portico.server.stats import Stats
-from portico.server.threads import ThreadedHandler
 from portico.transports.connection import Signal
 from portico.transports.listen import BACKLOG
 
@@ -100,7 +99,7 @@ class Server:
         self.listeners: list[Listener] = []
         self._spare = SpareDescriptor()
         self._changed = asyncio.Event()
-        self._listening = False
+        self._closed = Signal()
 
     async def start(self) -> None:
         """Listen on every address, then begin to accept on all of them.
@@ -115,10 +114,8 @@ class Server:
             for listener in self.listeners:
                 listener.accept()
         except BaseException:
-            self._stop_listening()
-            self._spare.close()
+            self.close()
             raise
-        self._listening = True
 
     @property
     def addresses(self) -> list[Address]:
@@ -135,23 +132,17 @@ class Server:
         """The counters of all listeners together, as they are now."""
         return Stats.total(listener.stats for listener in self.listeners)
 
-    def _stop_listening(self) -> None:
-        for listener in self.listeners:
-            listener.close()
-        self._listening = False
-
     def close(self) -> None:
-        """Stop listening. Connections that are established go on; `drain` ends them."""
-        if self._listening:
-            self._stop_listening()
-
-    @property
-    def _busy(self) -> bool:
-        return any(listener.sessions or listener.stats.open for listener in self.listeners)
+        """Stop listening. Connections that are established go on; `drain` ends them. May be called twice."""
+        if not self._closed:
+            self._closed.set()
+            for listener in self.listeners:
+                listener.close()
+            self._spare.close()
 
     async def wait_closed(self) -> None:
         """Wait until every connection and handler has come to its end by itself."""
-        while self._busy:
+        while any(listener.sessions for listener in self.listeners):
             self._changed.clear()
             await self._changed.wait()
 
@@ -166,37 +157,38 @@ class Server:
             async with asyncio.timeout(timeout):
                 await self.wait_closed()
         except TimeoutError:
-            await self.abort()
-        finally:
-            self._release()
+            closing = max(listener.spec.limits.close_timeout for listener in self.listeners)
+            await self._end(everything=False, timeout=STOP_TIMEOUT + closing)
 
     async def abort(self) -> None:
-        """Stop listening and end every handler and connection now."""
+        """Stop listening and end every handler and connection now. A handler that does not end within 5 s though it
+        was cancelled is reported, and left alone."""
         self.close()
         self.draining.set()
+        await self._end(everything=True, timeout=STOP_TIMEOUT)
+
+    async def _end(self, *, everything: bool, timeout: float) -> None:
         for listener in self.listeners:
             for session in list(listener.sessions):
-                if session.task is not None:
-                    listener.stats.aborted += 1
+                if everything or session.task is not None or session.connection is None:
+                    listener.stats.aborted += not session.stopped
                     session.stop()
         try:
-            async with asyncio.timeout(STOP_TIMEOUT + max(each.spec.limits.close_timeout for each in self.listeners)):
+            async with asyncio.timeout(timeout):
                 await self.wait_closed()
         except TimeoutError:
             for listener in self.listeners:
-                for session in list(listener.sessions):
+                for session in listener.sessions:
                     logger.error("%s: the handler does not end though it was cancelled", session.name())
-        self._release()
 
-    def _release(self) -> None:
-        self._spare.close()
-        for listener in self.listeners:
-            if isinstance(listener._serve, ThreadedHandler):
-                listener._serve.close()
+    def leftover_tasks(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks of the handlers that still run."""
+        sessions = [session for listener in self.listeners for session in listener.sessions]
+        return [session.task for session in sessions if session.task is not None]
 
     async def serve_forever(self) -> None:
         """Wait until `close` or `drain` was called and every connection is over."""
-        await self.draining
+        await self._closed
         await self.wait_closed()
 
 

@@ -4,26 +4,31 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from portico._core import Wire
+from portico.address import Address
 from portico.errors import ClosedError, EndOfStream, MessageTooLarge, PorticoError, ProtocolError
+from portico.transports.connection import Stream, peer_address
 
 if TYPE_CHECKING:
     from portico.server.listener import Listener
-    from portico.transports.connection import Channel, Stream
+    from portico.transports.connection import Channel
 
 logger = logging.getLogger("portico.server")
 
 
 class Session:
-    """Told when the connection is over (it is the connection's owner) and when the handler is."""
+    """From accept to the end of connection and handler, whichever comes last: it is told of both (it is the
+    connection's owner)."""
 
-    __slots__ = ("connection", "host", "listener", "lost", "task")
+    __slots__ = ("connection", "host", "listener", "lost", "stopped", "task", "wire")
 
     def __init__(self, listener: "Listener", host: bytes) -> None:
         self.listener = listener
         self.host = host
         self.connection: Stream | Channel[Any] | None = None
+        self.wire: Wire | None = None  # while the handshake is under way
         self.task: asyncio.Task[Any] | None = None
-        self.lost = False
+        self.lost = self.stopped = False
 
     def __call__(self, connection: object) -> None:
         """The connection is over, wherever it was handed on to."""
@@ -66,17 +71,25 @@ class Session:
 
     def name(self) -> str:
         """Return the peer's address, as far as it is known still."""
+        remote: Address | None = None
         try:
-            return str(self.connection.remote_address) if self.connection is not None else "?"
+            if self.connection is not None:
+                remote = self.connection.remote_address
+            elif self.wire is not None:
+                remote = peer_address(self.wire, self.listener.scheme)
         except PorticoError:
-            return str(self.listener.address)
+            pass
+        return str(self.listener.address if remote is None or not (remote.host or remote.path) else remote)
 
     def stop(self) -> None:
         """End the handler and the connection now."""
+        self.stopped = True
         if self.task is not None:
             self.task.cancel()
         if self.connection is not None:
             self.connection.abort()
+        elif self.wire is not None:
+            Stream(self.wire, self.listener.settings, scheme=self.listener.scheme).abort()
 
 
 def _leaves(error: BaseException) -> Any:

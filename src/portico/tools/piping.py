@@ -1,7 +1,6 @@
 """`portico connect` and `portico listen`: bytes between the terminal and sockets, both ways, as they are."""
 
 import asyncio
-import shlex
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -232,11 +231,11 @@ class Listening:
             return
         if not self.first.done():
             self.first.set_result(None)
-        if not self.keep_open:
-            self.stop()
-        if self.verbose:
-            note(f"connection from {stream.remote_address}{_secured(stream)}")
         try:
+            if not self.keep_open:
+                self.stop()
+            if self.verbose:
+                note(f"connection from {stream.remote_address}{_secured(stream)}")
             await self.piping.serve(stream)
         except asyncio.CancelledError:
             stream.abort()
@@ -258,8 +257,3 @@ class Listening:
         finished = self.piping.eof == "close" and self.piping.feeding.done() and not self.piping.members
         if (finished or not self.keep_open) and not self.over.done():
             self.over.set_result(None)
-
-
-def shown(*words: str) -> str:
-    """Return a command line as a person can paste it into a shell."""
-    return shlex.join(words)

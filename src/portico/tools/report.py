@@ -16,7 +16,6 @@ from portico.errors import (
     ClosedError,
     ConfigurationError,
     ConnectError,
-    EndOfStream,
     PorticoError,
     ResolveError,
     TLSError,
@@ -93,7 +92,9 @@ def hint_for(error: BaseException) -> str:
         last = error.attempts[-1].error if error.attempts else None
         return hint_for(last) if last is not None else TIMED_OUT
     if isinstance(error, ResolveError):
-        return "try again later" if error.code == socket.EAI_AGAIN else "check how the name is written"
+        if error.code == socket.EAI_AGAIN:
+            return "try again later"
+        return "check how the name is written" if isinstance(error.__cause__, socket.gaierror) else ""
     if isinstance(error, TimeoutError):
         return TIMED_OUT
     if isinstance(error, ClosedError) and error.__cause__ is not None:
@@ -114,8 +115,6 @@ def ending(error: BaseException, *, debug: bool) -> int:
     """Tell about `error` and return the exit code."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    if isinstance(error, BrokenPipeError) and not isinstance(error, PorticoError):
-        return 128 + signal.SIGPIPE
     if isinstance(error, BaseExceptionGroup):
         return ending(error.exceptions[0], debug=debug)
     line, code = failure(error)
@@ -143,6 +142,10 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         if not ended:
             raise
         raise Stop(code=128 + signal.SIGTERM) from None
+    except BrokenPipeError as error:
+        if isinstance(error, PorticoError):
+            raise
+        raise Stop(code=128 + signal.SIGPIPE) from None  # typer would make it a 1
 
 
 @contextlib.contextmanager
@@ -163,6 +166,3 @@ def _on_sigterm(task: "asyncio.Task[Any] | None", ended: list[int]) -> Iterator[
         yield
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
-
-
-__all__ = ["EXIT_CODES", "EndOfStream", "Stop", "ending", "failure", "hint_for", "note", "run"]

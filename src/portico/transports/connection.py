@@ -103,26 +103,20 @@ class _Face(Connection):
     def remote_address(self) -> Address:
         """The address of the peer. A Unix client has usually none of its own: then it is the server's path, too."""
         if self._remote is None:
-            peer = getattr(self._bottom(), "peer", None)
-            remote = _unpacked(self.scheme, peer) if peer else self._ask("getpeername")
+            remote = peer_address(self.wire, self.scheme) or self._ask("getpeername")
             if remote.scheme == "unix" and not remote.path:
                 remote = self.local_address
             self._remote = remote
         return self._remote
 
     def _ask(self, method: str) -> Address:
+        if self.scheme == "mem":  # a pair that nobody named
+            return Address("mem", path="pair")
         sock = self.socket
         try:
             return Address.from_sockaddr(self.scheme, sock.family, getattr(sock, method)())
         except OSError:
             raise self.closed_error() from None
-
-    def _bottom(self) -> Wire:
-        """The wire that touches the operating system."""
-        wire: Wire = self.wire
-        while isinstance(wire, TLSWire):
-            wire = wire.lower
-        return wire
 
     @property
     def socket(self) -> "socket.socket":
@@ -130,7 +124,7 @@ class _Face(Connection):
 
         :raises UnsupportedError: there is none (the memory pair)
         :raises ClosedError: the connection is over"""
-        bottom = self._bottom()
+        bottom = _bottom(self.wire)
         sock = getattr(bottom, "socket", None) or getattr(bottom, "get_extra_info", lambda name: None)("socket")
         if sock is None:
             if self.scheme == "mem":
@@ -209,6 +203,19 @@ class Credentials(tuple[int, int, int]):
 
     def __repr__(self) -> str:
         return f"Credentials(pid={self[0]}, uid={self[1]}, gid={self[2]})"
+
+
+def _bottom(wire: Wire) -> Wire:
+    """Return the wire that touches the operating system."""
+    while isinstance(wire, TLSWire):
+        wire = wire.lower
+    return wire
+
+
+def peer_address(wire: Wire, scheme: str) -> Address | None:
+    """Return the peer that accept(2) told of; None: it has to be asked for."""
+    peer = getattr(_bottom(wire), "peer", None)
+    return _unpacked(scheme, peer) if peer else None
 
 
 def _unpacked(scheme: str, peer: bytes) -> Address:
@@ -311,7 +318,10 @@ class Stream(StreamBase, _Face):
         if error is not None:
             self.close()
             raise explain(error, address=self._remote, server_name=name, server_side=server_side) from error
-        self.scheme = "tls" if self.scheme == "tcp" else self.scheme
+        if self.scheme == "tcp":
+            self.scheme = "tls"
+            self._local = self._local and self._local.replace(scheme="tls")
+            self._remote = self._remote and self._remote.replace(scheme="tls")
 
     async def send_fds(self, fds: Sequence[int], data: bytes = b"\0") -> None:
         """Pass descriptors to the peer of a Unix socket, along with `data` (at least one byte carries them).

@@ -1,11 +1,14 @@
 """Listening sockets: from an address to what accepts, with errors that say who is in the way."""
 
+import array
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
 import stat
+import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +18,19 @@ from portico._core import hub_of
 from portico.address import Address
 from portico.errors import BindError, PorticoError
 from portico.options import set_option
-from portico.transports.wires import LoopAcceptor, unsupported_family
+from portico.transports.wires import LoopAcceptor, packed_peer, unsupported_family
+
+logger = logging.getLogger("portico.transports.listen")
 
 BACKLOG = 1024
 """Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn (4096 since Linux 5.4)."""
 
 SAME_PORT_ATTEMPTS = 10
+
+SO_ATTACH_FILTER = 26
+"""Of Linux: a program of the classic Berkeley packet filter decides what reaches a socket (socket(7))."""
+DROP_ALL = array.array("B", struct.pack("=HBBI", 0x06, 0, 0, 0))
+"""One instruction of it: return 0 bytes of the packet."""
 
 
 class ListeningSocket:
@@ -29,7 +39,8 @@ class ListeningSocket:
     def __init__(self, sock: socket.socket, address: Address) -> None:
         self.socket, self.address = sock, address
         self._acceptor: _core.Acceptor | LoopAcceptor | None = None
-        self._inode = _inode(address)
+        self._file = _file(address)
+        self._inode = _inode(self._file)
 
     def start(self, accepted: Callable[[int, bytes], object], failed: Callable[[int], object]) -> None:
         """Call `accepted(fd, peer)` for each new connection, `peer` being its struct sockaddr, and `failed(errno)`
@@ -50,22 +61,52 @@ class ListeningSocket:
         if self._acceptor is not None:
             self._acceptor.resume_accepting()
 
+    def take_waiting(self, accepted: Callable[[int, bytes], object], enough: Callable[[], bool]) -> None:
+        """Take what has connected by now, until `enough()`. Nobody else can connect from here on: `close` follows.
+
+        Where it can be had (Linux), who comes in this moment is not answered at all, so that the next try, a second
+        later, finds nobody or the successor; else the kernel would reset what connects between here and `close`."""
+        if self._acceptor is None:
+            return
+        self._remove_file()
+        if sys.platform == "linux" and self.socket.family != socket.AF_UNIX:
+            program, length = DROP_ALL.buffer_info()[0], 1
+            with contextlib.suppress(OSError):
+                self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", length, program))
+        while not enough():
+            try:
+                connected, peer = self.socket.accept()
+            except OSError:
+                return
+            connected.setblocking(False)
+            family = connected.family
+            accepted(connected.detach(), packed_peer(family, peer))
+
     def close(self) -> None:
         """Stop listening, and remove the file of a Unix socket unless somebody else has replaced it."""
         if self._acceptor is not None:
             self._acceptor.stop()
             self._acceptor = None
-        if self.socket.fileno() >= 0 and self._inode is not None and _inode(self.address) == self._inode:
-            with contextlib.suppress(OSError):
-                Path(self.address.path).unlink()
+        self._remove_file()
         self.socket.close()
 
+    def _remove_file(self) -> None:
+        if self._file is not None and self._inode is not None and _inode(self._file) == self._inode:
+            with contextlib.suppress(OSError):
+                self._file.unlink()
+        self._inode = None
 
-def _inode(address: Address) -> tuple[int, int] | None:
-    if address.scheme != "unix" or address.path.startswith("@"):
+
+def _file(address: Address) -> Path | None:
+    """The file of a Unix socket, wherever the process changes its directory to."""
+    return None if address.scheme != "unix" or address.path.startswith("@") else Path(address.path).absolute()
+
+
+def _inode(file: Path | None) -> tuple[int, int] | None:
+    if file is None:
         return None
     try:
-        found = Path(address.path).stat()
+        found = file.stat()
     except OSError:
         return None
     return found.st_dev, found.st_ino
@@ -102,10 +143,17 @@ def _listen_inet(
     address: Address, numeric: Sequence[Address], backlog: int, options: Mapping[str, object] | None
 ) -> list[ListeningSocket]:
     made: list[ListeningSocket] = []
+    missing: BindError | None = None
     port = address.port or 0
     try:
         for each in numeric:
-            sock = _bound(address, each.with_port(port), options)
+            try:
+                sock = _bound(address, each.with_port(port), options)
+            except BindError as error:
+                if len(numeric) == 1 or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                missing = error  # a name may mean more than this machine has, such as ::1 in a container without IPv6
+                continue
             try:
                 sock.listen(backlog)
                 bound = Address.from_sockaddr(address.scheme, sock.family, sock.getsockname())
@@ -118,6 +166,10 @@ def _listen_inet(
         for listening in made:
             listening.close()
         raise
+    if missing is not None:
+        if not made:
+            raise missing
+        logger.warning("%s; it goes on with %s", missing, ", ".join(str(each.address) for each in made))
     return made
 
 
@@ -174,17 +226,24 @@ def _listen_unix(
     if not abstract:
         _remove_stale(address)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound = False
     try:
         sock.setblocking(False)
         for name, value in (options or {}).items():
             set_option(sock, name, value)
         _bind_unix(sock, address, mode)
+        bound = True
         if owner is not None and not abstract:
             os.chown(address.path, *owner)
         sock.listen(backlog)
-    except OSError as error:
+    except BaseException as error:
         sock.close()
-        raise error if isinstance(error, PorticoError) else bind_error(error, address) from error
+        if bound and not abstract:
+            with contextlib.suppress(OSError):
+                Path(address.path).unlink()
+        if isinstance(error, OSError) and not isinstance(error, PorticoError):
+            raise bind_error(error, address) from error
+        raise
     return ListeningSocket(sock, address)
 
 
@@ -253,6 +312,8 @@ def bind_error(error: OSError, address: Address) -> BindError:
     hint = HINTS.get(code, "")
     if code == errno.EACCES and address.scheme == "unix":
         hint = "the directory does not let this user write"
+    if code == errno.EPERM and address.scheme == "unix":
+        hint = "only root gives a file to another user"
     if code == errno.EADDRINUSE and holder is None:
         hint = "listen on another port, or stop what has it"
     return BindError(code, os.strerror(code).lower(), address, holder=holder, hint=hint)
@@ -289,7 +350,8 @@ def _process_with(inodes: set[str]) -> str | None:
         if not process.name.isdigit():
             continue
         with contextlib.suppress(OSError):
-            for entry in os.scandir(process / "fd"):
-                if os.readlink(entry.path) in wanted:
-                    return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+            if any(os.readlink(process / "fd" / name) in wanted for name in os.listdir(process / "fd")):
+                if int(process.name) == os.getpid():
+                    return "this process"
+                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
     return None

@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from weakref import WeakKeyDictionary
 
+from portico._core.secure import explain_errors_with
 from portico.errors import ConfigurationError, PorticoError, UnsupportedError, describe
 from portico.transports.tls_errors import explain as explain
 
 if TYPE_CHECKING:
     import ssl
+
+explain_errors_with(explain)
 
 __all__ = ["TLS", "TLSInfo", "explain", "throwaway_certificate"]
 

@@ -15,13 +15,21 @@ PEER_IN = struct.Struct("=H2s4s")
 PEER_IN6 = struct.Struct("=H2sI16sI")
 
 
-def adopt(hub: Hub, fd: int, peer: bytes | None, max_fds: int, ready: Callable[[Wire], object]) -> None:
+def adopt(
+    hub: Hub,
+    fd: int,
+    peer: bytes | None,
+    max_fds: int,
+    ready: Callable[[Wire], object],
+    failed: Callable[[], object],
+) -> None:
     """Hand a wire upon the connected, non-blocking socket `fd` to `ready`: at once where the hub reads its sockets
-    itself, else as soon as the loop has made a transport. `fd` is taken over in any case."""
+    itself, else as soon as the loop has made a transport; `failed` is called instead where it makes none. `fd` is
+    taken over in any case."""
     if hub.native_sockets:
         ready(native_wire(hub, fd, peer, max_fds))
         return
-    task = hub.loop.create_task(_through_loop(hub, socket.socket(fileno=fd), peer, ready))
+    task = hub.loop.create_task(_through_loop(hub, socket.socket(fileno=fd), peer, ready, failed))
     _pending.add(task)
     task.add_done_callback(_pending.discard)
 
@@ -34,11 +42,22 @@ def native_wire(hub: Hub, fd: int, peer: bytes | None, max_fds: int) -> Wire:
 _pending: set[asyncio.Task[None]] = set()
 
 
-async def _through_loop(hub: Hub, sock: socket.socket, peer: bytes | None, ready: Callable[[Wire], object]) -> None:
+async def _through_loop(
+    hub: Hub,
+    sock: socket.socket,
+    peer: bytes | None,
+    ready: Callable[[Wire], object],
+    failed: Callable[[], object],
+) -> None:
     try:
-        ready(await loop_wire(hub, sock, peer))
-    except OSError:
-        sock.close()  # it was gone before the loop had it
+        wire = await loop_wire(hub, sock, peer)
+    except BaseException as error:
+        sock.close()
+        failed()
+        if not isinstance(error, OSError):  # else it was gone before the loop had it
+            raise
+    else:
+        ready(wire)
 
 
 async def loop_wire(hub: Hub, sock: socket.socket, peer: bytes | None) -> Wire:

@@ -1,0 +1,73 @@
+"""anyio on its asyncio backend with uvloop, the fastest it offers."""
+
+from __future__ import annotations
+
+import anyio
+from anyio.abc import ByteStream
+from anyio.streams.buffered import BufferedByteReceiveStream
+from anyio.streams.tls import TLSListener
+from common import BACKLOG, JOIN, JOINED, SEND, Numbered, arguments, ready, tls_context
+
+MAX_LINE = 1 << 20
+LOST = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError)
+
+
+async def echo_lines(stream: ByteStream) -> None:
+    async with stream:
+        buffered = BufferedByteReceiveStream(stream)
+        try:
+            while True:
+                line = await buffered.receive_until(b"\n", MAX_LINE)
+                await stream.send(line + b"\n")
+        except LOST:
+            pass
+
+
+async def echo_bytes(stream: ByteStream) -> None:
+    async with stream:
+        try:
+            async for data in stream:
+                await stream.send(data)
+        except LOST:
+            pass
+
+
+class Group:
+    """A list of members; `send` of one after the other is the one way that anyio offers."""
+
+    def __init__(self) -> None:
+        self.members: list[ByteStream] = []
+        self.lines = Numbered()
+
+    async def handle(self, stream: ByteStream) -> None:
+        buffered = BufferedByteReceiveStream(stream)
+        try:
+            while True:
+                line = await buffered.receive_until(b"\n", MAX_LINE)
+                if line == JOIN:
+                    self.members.append(stream)
+                    await stream.send(JOINED + b"\n")
+                elif line.startswith(SEND):
+                    await self.broadcast(int(line[len(SEND) :]))
+        except LOST:
+            pass
+
+    async def broadcast(self, burst: int) -> None:
+        data = b"".join(self.lines.next() + b"\n" for _ in range(burst))
+        for member in self.members:
+            await member.send(data)
+
+
+async def serve() -> None:
+    port, mode = arguments()
+    handler = Group().handle if mode == "group" else echo_bytes if mode in ("raw", "tls") else echo_lines
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port, backlog=BACKLOG)
+    ready(port)
+    if mode == "tls":
+        await TLSListener(listener, tls_context(), standard_compatible=False).serve(handler)
+    else:
+        await listener.serve(handler)
+
+
+if __name__ == "__main__":
+    anyio.run(serve, backend_options={"use_uvloop": True})

@@ -1,0 +1,48 @@
+"""What the Python servers share: arguments, certificate and the lines of the group workload."""
+
+from __future__ import annotations
+
+import os
+import resource
+import ssl
+import sys
+
+LINE_SIZE = 100
+BACKLOG = 4096
+JOIN, JOINED, SEND = b"join", b"joined", b"send "
+
+
+def arguments() -> tuple[int, str]:
+    """Port and mode from the command line; raises the descriptor limit on the way."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return int(sys.argv[1]), sys.argv[2]
+
+
+def certificate() -> tuple[str, str]:
+    """Paths of the certificate and its key."""
+    return os.environ["BENCH_CERTIFICATE"], os.environ["BENCH_KEY"]
+
+
+def tls_context() -> ssl.SSLContext:
+    """The server side context that every peer uses."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate())
+    return context
+
+
+def ready(port: int) -> None:
+    """Tell the runner that the server listens."""
+    print("ready", port, flush=True)
+
+
+class Numbered:
+    """The lines that a group is sent: a running number, filled up to `LINE_SIZE` with the newline."""
+
+    def __init__(self) -> None:
+        self.serial = 0
+
+    def next(self) -> bytes:
+        """The next line, without its newline."""
+        self.serial += 1
+        return b"%010d" % self.serial + b"x" * (LINE_SIZE - 11)

@@ -1,0 +1,177 @@
+"""`portico demo`: a chat on three doors at once, and the command to type for each."""
+
+import asyncio
+import contextlib
+import errno
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from portico.address import Address
+from portico.errors import BindError
+from portico.server.limits import Limits
+from portico.server.running import reach, run
+from portico.server.service import Server, Service
+from portico.tools.chat import Chat
+from portico.tools.report import note
+from portico.transports.listen import listen
+from portico.transports.resolve import resolve
+from portico.transports.tls import TLS, throwaway_certificate
+
+DEFAULT_PORT = 9000
+
+LIMITS = Limits(idle_timeout=3600.0, message_timeout=None, close_timeout=2.0)
+"""People think before they type: an hour. A terminal may send half a line and the rest much later."""
+
+DRAIN_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Where the chat can be joined, and the certificate of the TLS door."""
+
+    tcp: Address
+    tls: Address
+    unix: Address
+    certificate: str
+    key: str
+
+    def service(self, chat: Chat) -> Service:
+        """Return the chat on all of them."""
+        service = Service(limits=LIMITS, drain_timeout=DRAIN_TIMEOUT)
+        service.listen(self.tcp, chat.join, codec=chat.codec())
+        service.listen(self.tls, chat.join, codec=chat.codec(), tls=TLS(certificate=self.certificate, key=self.key))
+        service.listen(self.unix, chat.join, codec=chat.codec(), mode=0o600)
+        return service
+
+    def opened(self, server: Server) -> "Doors":
+        """Return them with the ports that they got."""
+        tcp, tls = (next(a for a in server.addresses if a.scheme == scheme) for scheme in ("tcp", "tls"))
+        return Doors(self.tcp.with_port(tcp.port or 0), self.tls.with_port(tls.port or 0), self.unix, *self.pair)
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The files of the certificate and its key."""
+        return self.certificate, self.key
+
+
+@contextlib.contextmanager
+def doors(host: str, port: int, tls_port: int) -> Iterator[Doors]:
+    """Give the doors, with a certificate and a Unix socket in a directory that nobody else can enter."""
+    tcp, tls = Address("tcp", "" if host == "*" else host, port), Address("tls", "" if host == "*" else host, tls_port)
+    with tempfile.TemporaryDirectory(prefix="portico-", ignore_cleanup_errors=True) as directory:
+        names = dict.fromkeys(["localhost", "127.0.0.1", "::1", *([] if tcp.is_wildcard else [tcp.host])])
+        pair = throwaway_certificate(list(names), directory=directory)
+        yield Doors(tcp, tls, Address("unix", path=str(Path(directory) / "chat.sock")), *pair)
+
+
+def run_demo(host: str, port: int | None, name: str) -> None:
+    """Run the chat until Ctrl-C or SIGTERM.
+
+    :param port: of the TCP door, TLS has the next one; None: the usual one, or another if that is taken."""
+    chat = Chat(name)
+    tcp_port, tls_port = asyncio.run(_ports(host, port))
+    with doors(host, tcp_port, tls_port) as wanted:
+        watching: list[asyncio.Task[None]] = []
+
+        def opened(server: Server) -> None:
+            watching.append(asyncio.ensure_future(chat.close_on(server.draining)))
+            show(wanted.opened(server), chat.name)
+
+        run(wanted.service(chat), banner=opened)
+    print("the room is closed", flush=True)
+
+
+async def _ports(host: str, port: int | None) -> tuple[int, int]:
+    """Return the ports of the TCP and the TLS door, and say so if they are not the usual ones."""
+    tcp = await _free_or_any(host, DEFAULT_PORT) if port is None else await _free(host, port)
+    if tcp == 0 or tcp == 65535:
+        return tcp, 0
+    return tcp, await _free_or_any(host, tcp + 1)
+
+
+async def _free(host: str, port: int) -> int:
+    """Return `port`; raise BindError if it cannot be had."""
+    address = Address("tcp", "" if host == "*" else host, port)
+    for each in listen(address, [address] if address.is_wildcard else await resolve(address)):
+        each.close()
+    return port
+
+
+async def _free_or_any(host: str, port: int) -> int:
+    try:
+        return await _free(host, port)
+    except BindError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        note(f"port {port} is taken{f' by {error.holder}' if error.holder else ''}: using a free one")
+        return 0
+
+
+# What is shown.
+
+
+def own_command() -> str:
+    """Return how to call this command, as it was called now."""
+    program = sys.argv[0]
+    if Path(program).name != "portico":
+        return f"{shlex.quote(sys.executable)} -m portico.tools.entry"
+    found = shutil.which("portico")
+    return "portico" if found and Path(found).samefile(program) else shlex.quote(program)
+
+
+def commands(door: Address, certificate: str) -> list[str]:
+    """Return what to type to come in by a door, one command for each program that can."""
+    quoted, own = shlex.quote(certificate), own_command()
+    if door.scheme == "unix":
+        path = shlex.quote(door.path)
+        return [f"nc -U {path}", f"{own} connect unix:{path}"]
+    near = door.replace(host=_nearest(door), flow=0)
+    host, port = near.host + (f"%{near.scope}" if near.scope else ""), near.port
+    where = str(near).partition("://")[2]
+    if door.scheme == "tls":
+        asked = " -servername localhost" if near.is_numeric else ""  # without a name it complains that there is none
+        return [
+            f"openssl s_client -quiet -verify_quiet -connect {shlex.quote(where)}{asked} -CAfile {quoted}",
+            f"{own} connect {shlex.quote(str(near))} --ca {quoted}",
+        ]
+    return [f"nc {host} {port}", f"{own} connect {shlex.quote(where)}"]
+
+
+def _nearest(door: Address) -> str:
+    """The host to connect to from this machine."""
+    if not door.is_wildcard:
+        return door.host
+    return "::1" if door.host == "::" else "127.0.0.1"
+
+
+def show(opened: Doors, name: str) -> None:
+    """Print where the chat can be joined, and how."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    here = [("TCP", opened.tcp), ("TLS", opened.tls), ("Unix socket", opened.unix)]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Door", style="bold", no_wrap=True)
+    table.add_column("Address", overflow="fold")
+    table.add_column("Reached from", overflow="fold")
+    for title, door in here:
+        table.add_row(title, escape(str(door)), reach(door) if door.scheme != "unix" else "this user only")
+    console.print(f"[bold]{escape(name)}[/bold] is open. Ctrl-C closes it.")
+    console.print(table)
+    if not opened.tcp.is_loopback:
+        console.print(f"[bold]Not only you:[/bold] TCP and TLS can be reached from {reach(opened.tcp)}.\n")
+    console.print("To join, type one of these in another terminal:\n")
+    for title, door in here:
+        console.print(f"  [dim]# {title}[/dim]")
+        for command in commands(door, opened.certificate):
+            console.print(f"  {escape(command)}", soft_wrap=True)
+        console.print()
+    sys.stdout.flush()

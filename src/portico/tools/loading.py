@@ -1,0 +1,160 @@
+"""`portico run`: find the service that a person has written, set it up by a file, and run it."""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from portico.errors import ConfigurationError, PorticoError
+from portico.server.limits import Limits
+from portico.server.running import LoopName, run
+from portico.server.service import Service
+from portico.tools.logs import place_of
+from portico.tools.report import STARTED_DEBUG, WRONG, Stop
+from portico.transports.tls import TLS
+
+TABLES = ("limits", "tls")
+
+TLS_FILES = ("certificate", "key", "ca", "client_authority", "key_log")
+
+
+def run_service(target: str, *, loop: LoopName | None, config: Path | None, debug: bool) -> None:
+    """Run the service that `target` names until SIGTERM or Ctrl-C."""
+    service = load_service(target)
+    if config is not None:
+        configure(service, config)
+    try:
+        run(service, loop=loop, debug=debug)
+    except ImportError:
+        raise Stop("uvloop is not installed here", WRONG, "use --loop asyncio") from None
+
+
+def load_service(target: str) -> Service:
+    """Return the service that `MODULE:NAME` or `FILE.py:NAME` names; NAME may be a function that returns one.
+
+    :raises Stop: there is none"""
+    place, _, name = target.rpartition(":") if ":" in target else (target, "", "service")
+    if not place or not name:
+        raise Stop(f"{target!r} is not MODULE:SERVICE", WRONG, "such as 'app:service' or './app.py:service'")
+    module = _load_file(place) if place.endswith(".py") or "/" in place else _load_module(place)
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise Stop(f"{place} has no {name!r}", WRONG, _offer(module, place))
+    if not isinstance(found, Service) and callable(found):
+        found = _call(found, target)
+    if not isinstance(found, Service):
+        raise Stop(f"{target} is a {type(found).__name__}, not a portico.Service", WRONG, _offer(module, place))
+    return found
+
+
+def _offer(module: ModuleType, place: str) -> str:
+    names = [name for name, value in vars(module).items() if isinstance(value, Service)]
+    return f"there is {', '.join(f'{place}:{name}' for name in names)}" if names else "make a portico.Service there"
+
+
+def _call(function: Any, target: str) -> Any:
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError):
+        raise Stop(f"{target} needs arguments", WRONG, "name a Service, or a function that returns one") from None
+    with _told(target):
+        return function()
+
+
+def _load_module(name: str) -> ModuleType:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        with _told(name):
+            return importlib.import_module(name)
+    except Stop as stop:
+        cause = stop.__cause__
+        if isinstance(cause, ModuleNotFoundError) and cause.name and (name + ".").startswith(cause.name + "."):
+            hint = "run it from the directory that holds it, or give the file: ./app.py:service"
+            raise Stop(f"there is no module {cause.name!r}", WRONG, hint) from cause
+        raise
+
+
+def _load_file(path: str) -> ModuleType:
+    file = Path(path).resolve()
+    sys.path[:0] = [str(file.parent), str(Path.cwd())]
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise Stop(f"there is no Python file {path!r}", WRONG, "check the path")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    with _told(path):
+        spec.loader.exec_module(module)
+    return module
+
+
+class _told:
+    """Turn what somebody else's code raises into one line that says where."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception) or isinstance(error, PorticoError | Stop):
+            return
+        raise Stop(f"{self.what}: {type(error).__name__}: {error}{place_of(error)}", WRONG, STARTED_DEBUG) from error
+
+
+# The file of settings.
+
+
+def configure(service: Service, path: Path) -> None:
+    """Set limits and TLS of all listeners as a TOML file says.
+
+    `[limits]` has the names of `portico.Limits`, for every listener; `[tls]` those of `portico.TLS`, for the listeners
+    on TCP. Files in `[tls]` are looked for beside the TOML file.
+
+    :raises ConfigurationError: the file cannot be read, or says what cannot be"""
+    import tomllib
+
+    try:
+        settings = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(f"cannot read {str(path)!r}: {reason}") from error
+    for name, table in settings.items():
+        if name not in TABLES or not isinstance(table, dict):
+            raise ConfigurationError(f"{path}: there is no [{name}]; known are [limits] and [tls]")
+    try:
+        limits = _limits(settings.get("limits", {}))
+        tls = _tls(settings["tls"], path.parent) if "tls" in settings else None
+        specs = [replace(spec, limits=replace(spec.limits, **limits)) for spec in service.specs]
+        if tls is not None:
+            specs = [replace(spec, tls=tls) if spec.address.scheme in ("tcp", "tls") else spec for spec in specs]
+            tls.server_context()
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    service.specs[:] = specs
+
+
+def _limits(table: Mapping[str, Any]) -> dict[str, Any]:
+    values = {
+        name: value.encode() if isinstance(value, str) and name == "refusal" else value for name, value in table.items()
+    }
+    Limits.of(values)
+    return values
+
+
+def _tls(table: Mapping[str, Any], directory: Path) -> TLS:
+    known = [item.name for item in fields(TLS) if item.init]
+    values = dict(table)
+    for name, value in table.items():
+        if name not in known:
+            raise ConfigurationError(f"TLS: there is no {name!r}; known are {', '.join(known)}")
+        if name in TLS_FILES and isinstance(value, str) and "-----BEGIN " not in value:
+            values[name] = str(directory / value)
+    return TLS(**values)

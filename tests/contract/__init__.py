@@ -1,0 +1,1 @@
+"""What every connection promises, checked over every transport, loop, kind of wire and codec."""

@@ -1,0 +1,120 @@
+"""`portico demo`: people come in by every door with the command that is printed for it."""
+
+import contextlib
+import re
+import signal
+import socket
+from collections.abc import Iterator
+
+import pytest
+from peers import need_program
+
+from tools.command import Process, in_shell, portico, started_portico
+
+
+@contextlib.contextmanager
+def demo(*words: str) -> Iterator[tuple[Process, dict[str, str]]]:
+    """The demo, and the command for each door."""
+    with started_portico("demo", "--port", "0", "--name", "test room", *words) as server:
+        server.stdout.wait_for(r"connect unix:\S+\n")
+        commands = [line.strip() for line in server.stdout.text.splitlines()]
+        known = {
+            "tcp": r"nc [\d.]+ \d+",
+            "tls": r"openssl s_client ",
+            "unix": r"nc -U ",
+            "portico tcp": r".* connect [\d.]+:\d+",
+            "portico tls": r".* connect tls://",
+            "portico unix": r".* connect unix:",
+        }
+        yield server, {name: next(c for c in commands if re.match(p, c)) for name, p in known.items()}
+
+
+@contextlib.contextmanager
+def person(command: str) -> Iterator[Process]:
+    if not command.startswith("/"):
+        need_program(command.split()[0])
+    with in_shell(command) as process:
+        process.stdout.wait_for("you are guest-")
+        yield process
+
+
+def test_the_printed_commands_join_one_room() -> None:
+    with demo() as (server, commands), contextlib.ExitStack() as stack:
+        people = {name: stack.enter_context(person(command)) for name, command in commands.items()}
+        for name, process in people.items():
+            process.write(f"/name {name.replace(' ', '-')}\r\n".encode())
+            process.stdout.wait_for(f"you are {name.replace(' ', '-')} now")
+        for name, process in people.items():
+            process.write(f"good \x1b[31mday\x07 from {name}\n".encode())
+            for other in people.values():
+                if other is not process:
+                    other.stdout.wait_for(f"^{name.replace(' ', '-')}: good day from {name}$")
+        people["tls"].write(b"/who\n")
+        people["tls"].stdout.wait_for(r"here are: .*tcp \(tcp\).*tls \(tls\).*unix \(unix\)")
+        assert "\x1b" not in "".join(process.stdout.text for process in people.values())
+        server.send_signal(signal.SIGTERM)
+        for process in people.values():
+            process.stdout.wait_for("the room closes")
+            process.end_input()
+        assert server.wait() == 0
+        assert server.stdout.all().endswith(b"the room is closed\n")
+        assert server.stderr.all() == b""
+
+
+def test_people_are_told_what_was_wrong_and_stay() -> None:
+    with demo() as (_, commands), person(commands["tcp"]) as one, person(commands["unix"]) as other:
+        one.write(b"x" * 10_000 + b"\n")
+        one.stdout.wait_for("at most 4096 bytes")
+        one.write(b"\xff\xfe\n")
+        one.stdout.wait_for("not UTF-8")
+        one.write(b"/nonsense\n/name a b\n")
+        one.stdout.wait_for("a name has 1 to 20 letters")
+        one.write(b"still here\n")
+        other.stdout.wait_for("^guest-1: still here$")
+        one.write(b"/quit\n")
+        one.stdout.wait_for("good bye, guest-1")
+        other.stdout.wait_for("guest-1 left")
+        one.end_input()
+        assert one.wait() == 0
+
+
+def test_ctrl_c_closes_the_room() -> None:
+    with demo() as (server, _):
+        server.send_signal(signal.SIGINT)
+        assert server.wait() == 0
+        assert server.stderr.all() == b""
+
+
+def test_a_taken_port_is_an_error_when_it_was_asked_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = portico("demo", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1 and b"address already in use by" in done.stderr
+
+
+def test_a_taken_usual_port_is_replaced() -> None:
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 9000)):
+        pass
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # somebody else may have it, which is as good
+            stack.enter_context(socket.create_server(("127.0.0.1", 9000)))
+        server = stack.enter_context(started_portico("demo"))
+        server.stdout.wait_for("connect unix:")
+        server.stderr.wait_for("port 9000 is taken.*using a free one")
+
+
+def test_it_says_who_can_reach_a_room_that_is_not_private() -> None:
+    with started_portico("demo", "--host", "*", "--port", "0") as server:
+        server.stdout.wait_for("Not only you: .*every network this machine is on")
+
+
+@pytest.mark.parametrize("bots", ["1", "20"])
+def test_bots_lose_nothing(bots: str) -> None:
+    done = portico("demo", "--bots", bots, "--seconds", "0.5")
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = done.stdout.decode()
+    assert "nothing was lost" in text
+    total = re.search(r"^ all +(\d+) +(\d+) +(\d+) +(\d+) +0 ", text, re.M)
+    assert total is not None
+    people, sent, expected, delivered = map(int, total.groups())
+    assert people == int(bots) and delivered == expected == sent * (people - 1) and sent >= people

@@ -1,0 +1,113 @@
+"""`portico run`: services that people write."""
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tools.command import port_of, portico, started_portico
+
+SERVICE = """
+import portico
+
+async def echo(stream):
+    async for data in stream:
+        if data == b"fail\\n":
+            raise ValueError("asked for")
+        await stream.send(data)
+
+service = portico.Service()
+service.listen("tcp://127.0.0.1:0", echo)
+nothing = 5
+
+def make():
+    return service
+
+def fails():
+    raise ValueError("not today")
+
+def needs(argument):
+    return service
+"""
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    file = tmp_path / "an_app.py"
+    file.write_text(SERVICE)
+    return file
+
+
+@pytest.mark.parametrize("more", [[], ["--loop", "asyncio"]])
+@pytest.mark.parametrize("name", ["service", "make"])
+def test_a_service_runs_until_sigterm(app: Path, name: str, more: list[str]) -> None:
+    with started_portico("run", f"{app}:{name}", *more) as server:
+        port = int(port_of(server.listening()))
+        with socket.create_connection(("127.0.0.1", port), 10) as sock:
+            sock.sendall(b"hello\n")
+            assert sock.recv(100) == b"hello\n"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+def test_a_failing_handler_is_one_line_in_the_log(app: Path) -> None:
+    with started_portico("run", f"{app}:service") as server:
+        with socket.create_connection(("127.0.0.1", int(port_of(server.listening()))), 10) as sock:
+            sock.sendall(b"fail\n")
+            assert sock.recv(100) == b""
+        line = server.stderr.wait_for(r"^.* ERROR .*the handler failed.*$")[0]
+        assert "asked for" in line and "an_app.py, line 7" in line and "--debug" in line
+        server.send_signal(signal.SIGINT)
+        assert server.wait() == 0
+        assert "Traceback" not in server.stderr.text
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("missing", "has no 'missing'; there is"),
+        ("nothing", "is a int, not a portico.Service"),
+        ("fails", "ValueError: not today (an_app.py, line"),
+        ("needs", "needs arguments"),
+    ],
+)
+def test_what_is_no_service_is_told_in_one_line(app: Path, name: str, said: str) -> None:
+    done = portico("run", f"{app}:{name}")
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert said in done.stderr.decode()
+
+
+def test_a_module_that_does_not_load_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("x = (\n")
+    done = portico("run", f"{tmp_path}/broken.py:service")
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"SyntaxError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("[limits]\nidle = 5\n", "there is no 'idle'"),
+        ("[limits]\nidle_timeout = -5\n", "idle_timeout must be"),
+        ('[tls]\ncertificate = "missing.pem"\n', "missing.pem"),
+        ("[other]\n", "there is no [other]"),
+        ("nonsense", "cannot read"),
+    ],
+)
+def test_settings_that_cannot_be_are_told(app: Path, settings: str, said: str) -> None:
+    config = app.with_name("settings.toml")
+    config.write_text(settings)
+    done = portico("run", f"{app}:service", "--config", str(config))
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert said in done.stderr.decode()
+
+
+def test_settings_apply_to_the_listeners(app: Path) -> None:
+    config = app.with_name("settings.toml")
+    config.write_text("[limits]\nidle_timeout = 0.1\n")
+    with started_portico("run", f"{app}:service", "--config", str(config)) as server:
+        with socket.create_connection(("127.0.0.1", int(port_of(server.listening()))), 10) as sock:
+            assert sock.recv(100) == b""
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
