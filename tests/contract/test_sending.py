@@ -17,7 +17,7 @@ LINES = portico.Lines(text=False)
 DATA_SEGMENTS = 156  # offset of tcpi_data_segs_out in struct tcp_info (linux/tcp.h)
 
 
-@contract(framing=(RAW, *FRAMINGS))
+@contract(SOME, framing=(RAW, *FRAMINGS))
 async def test_messages_arrive_whole_and_in_order_both_ways(net, framing):
     async with net.pair(codec_of(framing)) as (near, far):
         for one, other in ((near, far), (far, near)):

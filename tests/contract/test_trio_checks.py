@@ -11,7 +11,6 @@ from trio.testing import check_half_closeable_stream
 import portico
 
 from .support import contract, settled
-from .transports import ALL
 
 
 async def from_asyncio(body):
@@ -84,7 +83,7 @@ class Adapted(trio.abc.HalfCloseableStream):
             raise
 
 
-@contract(ALL, timeout=20)
+@contract(timeout=20)
 async def test_the_checks_of_trio_pass(net):
     loop = asyncio.get_running_loop()
     arrived, over = asyncio.Queue(), asyncio.Event()

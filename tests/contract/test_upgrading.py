@@ -22,7 +22,7 @@ async def arrived(stream, size):
         await turns(1)
 
 
-@contract(framing=FRAMINGS)
+@contract(SOME, framing=FRAMINGS)
 async def test_a_channel_takes_over_bytes_already_read(net, framing):
     async with net.pair() as (near, far):
         codec = framing.codec()

@@ -14,7 +14,7 @@ from .output cimport (MAX_PARTS, Output, Part, output_chunks, output_clear, outp
 from .ring cimport Ring, Slot, ring_free, ring_pop, ring_push
 from .wire cimport Sink, Wire
 
-from portico.errors import BusyError, ClosedError, LimitError
+from portico.errors import BusyError, ClosedError, LimitError, describe
 
 
 cdef extern from "Python.h":
@@ -191,7 +191,7 @@ cdef class Connection(Sink):
             return ClosedError("this object has handed its connection on; use the one that took it over", clean=True)
         if self.cause is None:
             return ClosedError("the connection is closed", clean=True)
-        error = ClosedError(f"the connection was lost: {self.cause}")
+        error = ClosedError(f"the connection was lost: {describe(self.cause)}")
         error.__cause__ = self.cause
         return error
 
