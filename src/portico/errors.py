@@ -194,5 +194,5 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, PorticoError) and error.errno is not None:
         return (error.strerror or os.strerror(error.errno)).lower()
     if isinstance(error, TimeoutError):
-        return "timed out"
+        return str(error) or "timed out"
     return str(error) or type(error).__name__

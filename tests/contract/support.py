@@ -141,7 +141,7 @@ async def _bounded(main: Coroutine[Any, Any, Any], timeout: float) -> Any:
 async def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
     """Wait until `condition()` holds."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.001)
 
 

@@ -7,7 +7,6 @@ import hashlib
 import random
 from collections.abc import AsyncIterator
 
-
 import portico
 
 SIZE = 3_000_001
@@ -24,7 +23,9 @@ def digest(data: bytes) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running(*command: str, stdin: int | None = asyncio.subprocess.PIPE) -> AsyncIterator[asyncio.subprocess.Process]:
+async def running(
+    *command: str, stdin: int | None = asyncio.subprocess.PIPE
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a program; it is killed in the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
         *command, stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -90,5 +91,3 @@ def unused_port() -> int:
 def whole_answer(data: bytes) -> bytes:
     """What `answer_after_the_end` says to `data`."""
     return digest(data).encode() + b"\n" + data
-
-

@@ -57,7 +57,7 @@ def scenario(
 
 
 def run(main: Callable[[], Awaitable[None]], backend: str, *, timeout: float = 20, errors: bool = False) -> None:
-    """Run `main()` on a fresh loop; then no task, thread, descriptor, logged error or report to the loop may be left."""
+    """Run `main()` on a fresh loop; then no task, thread, descriptor, logged error or report to the loop is left."""
     gc.collect()
     threads, files = set(threading.enumerate()), descriptors()
     reported: list[dict[str, Any]] = []
@@ -297,5 +297,3 @@ def ended(process: subprocess.Popen[str], seconds: float = 15) -> tuple[int, str
     """Wait for the end of `process`, and return its exit code and what it wrote."""
     out, error = process.communicate(timeout=seconds)
     return process.returncode, out, error
-
-

@@ -1,6 +1,5 @@
 """Too many at once: 1000 over the limit, and no descriptor left."""
 
-import asyncio
 import contextlib
 import json
 import socket

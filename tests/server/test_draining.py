@@ -1,6 +1,7 @@
 """Coming to an end: close, drain, abort; who is told, who is waited for, and what is left."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -100,10 +101,8 @@ async def test_a_handler_that_suppresses_its_cancellation_is_reported(
     async def stubborn(stream: portico.Stream) -> None:
         await stream.send(b"x")
         while not go.is_set():
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await go.wait()
-            except asyncio.CancelledError:
-                pass
 
     limits = portico.Limits(close_timeout=0.1)
     server = await portico.serve(stubborn, ANYWHERE, limits=limits)
@@ -188,13 +187,15 @@ async def test_who_had_connected_before_the_close_is_served(scheme: str, tmp_pat
 
 @scenario()
 async def test_a_paused_server_lets_nobody_in_when_it_closes() -> None:
-    async with portico.serve(echo, ANYWHERE, limits=portico.Limits(max_connections=1)) as server:
-        async with clients(server.address, 2) as (one, two):
-            await one.ask(b"in")
-            server.close()
-            assert await two.is_over()
-            await one.ask(b"still in")
-            assert server.stats.accepted == 1
+    async with (
+        portico.serve(echo, ANYWHERE, limits=portico.Limits(max_connections=1)) as server,
+        clients(server.address, 2) as (one, two),
+    ):
+        await one.ask(b"in")
+        server.close()
+        assert await two.is_over()
+        await one.ask(b"still in")
+        assert server.stats.accepted == 1
 
 
 @scenario()

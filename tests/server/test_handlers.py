@@ -1,6 +1,7 @@
 """Handlers of every kind; what leaves one concerns its own connection alone."""
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import logging
@@ -61,10 +62,12 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @scenario(on=["uvloop"])
 async def test_every_callable_can_be_a_handler(kind: str) -> None:
-    async with portico.serve(KINDS[kind](), ANYWHERE, codec=portico.Lines()) as server:
-        async with portico.connect(server.address, codec=portico.Lines()) as channel:
-            await channel.send("hey")
-            assert await channel.recv() == "hey!"
+    async with (
+        portico.serve(KINDS[kind](), ANYWHERE, codec=portico.Lines()) as server,
+        portico.connect(server.address, codec=portico.Lines()) as channel,
+    ):
+        await channel.send("hey")
+        assert await channel.recv() == "hey!"
     assert server.stats.handler_errors == 0
 
 
@@ -330,10 +333,8 @@ async def test_draining_can_be_seen_from_a_thread() -> None:
     def handler(stream: portico.BlockingStream) -> None:
         stream.send(b"hello")
         while not stream.draining:
-            try:
+            with contextlib.suppress(TimeoutError):
                 stream.recv(timeout=0.005)
-            except TimeoutError:
-                pass
         stream.send(b"goodbye")
 
     server = await portico.serve(handler, ANYWHERE)

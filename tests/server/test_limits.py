@@ -12,7 +12,18 @@ from portico.errors import ConfigurationError
 from portico.server.admission import MAX_REMEMBERED, AddressRule, Admission, packed_host
 from portico.transports.wires import packed_peer
 
-from .support import EVERYWHERE, NATIVE, Certificates, certificates, client_of, clients, echo, scenario, until, wait_for_end
+from .support import (
+    EVERYWHERE,
+    NATIVE,
+    Certificates,
+    certificates,
+    client_of,
+    clients,
+    echo,
+    scenario,
+    until,
+    wait_for_end,
+)
 
 ANYWHERE = "tcp://127.0.0.1:0"
 __all__ = ["certificates"]
@@ -49,14 +60,23 @@ def test_limits_come_from_a_mapping_and_unknown_ones_are_named() -> None:
 
 
 def test_every_limit_can_be_switched_off_but_those_that_bound_memory() -> None:
-    off = Limits(max_connections=None, max_per_address=None, accept_rate=None, accept_burst=None, handshake_timeout=None)
+    off = Limits(
+        max_connections=None, max_per_address=None, accept_rate=None, accept_burst=None, handshake_timeout=None
+    )
     off = Limits(idle_timeout=None, message_timeout=None, send_timeout=None, max_handshakes=None)
     assert off.settings().idle_timeout == math.inf
 
 
 def test_defaults_are_safe_on_the_open_internet() -> None:
     limits = Limits()
-    finite = ("max_connections", "max_per_address", "accept_rate", "handshake_timeout", "idle_timeout", "max_handshakes")
+    finite = (
+        "max_connections",
+        "max_per_address",
+        "accept_rate",
+        "handshake_timeout",
+        "idle_timeout",
+        "max_handshakes",
+    )
     assert all(getattr(limits, name) for name in (*finite, "message_timeout", "send_timeout", "max_unsent"))
 
 
@@ -122,16 +142,19 @@ async def test_memory_listeners_hold_their_limits_too(when_full: str) -> None:
 async def test_the_counts_of_two_listeners_are_apart_and_add_up() -> None:
     service = portico.Service(limits=Limits(max_connections=1, when_full="reject"))
     service.listen(ANYWHERE, echo).listen(ANYWHERE, echo, limits=Limits(max_connections=2, when_full="reject"))
-    async with portico.serve(service) as server:
-        async with clients(server.addresses[0]) as (one,), clients(server.addresses[1], 2) as (two, three):
-            for each in (one, two, three):
-                await each.ask(b"in")
-            for address in server.addresses:
-                async with clients(address) as (refused,):
-                    assert await refused.is_over()
-            assert (server.stats.open, server.stats.rejected_full) == (3, 2)
-            assert [each.stats.open for each in server.listeners] == [1, 2]
-            assert server.stats.as_dict()["bytes_received"] == 6
+    async with (
+        portico.serve(service) as server,
+        clients(server.addresses[0]) as (one,),
+        clients(server.addresses[1], 2) as (two, three),
+    ):
+        for each in (one, two, three):
+            await each.ask(b"in")
+        for address in server.addresses:
+            async with clients(address) as (refused,):
+                assert await refused.is_over()
+        assert (server.stats.open, server.stats.rejected_full) == (3, 2)
+        assert [each.stats.open for each in server.listeners] == [1, 2]
+        assert server.stats.as_dict()["bytes_received"] == 6
 
 
 # By address.
@@ -196,7 +219,9 @@ def admission(**limits: object) -> Admission:
 
 def test_an_ipv6_customer_is_a_64() -> None:
     gate = admission(max_per_address=1, accept_rate=None)
-    one, same, other = (socket.inet_pton(socket.AF_INET6, each) for each in ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"))
+    one, same, other = (
+        socket.inet_pton(socket.AF_INET6, each) for each in ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1")
+    )
     assert gate.admit(one, -1) and not gate.admit(same, -1) and gate.admit(other, -1)
     gate.release(one)
     assert gate.admit(same, -1)
@@ -230,7 +255,9 @@ def test_the_peer_is_read_from_the_kernels_address() -> None:
     assert packed_host(packed_peer(socket.AF_INET, ("192.0.2.7", 80))) == bytes([192, 0, 2, 7])
     mapped = packed_peer(socket.AF_INET6, ("::ffff:192.0.2.7", 80, 0, 0))
     assert packed_host(mapped) == bytes([192, 0, 2, 7])
-    assert packed_host(packed_peer(socket.AF_INET6, ("2001:db8::1", 80, 0, 0))) == socket.inet_pton(socket.AF_INET6, "2001:db8::1")
+    assert packed_host(packed_peer(socket.AF_INET6, ("2001:db8::1", 80, 0, 0))) == socket.inet_pton(
+        socket.AF_INET6, "2001:db8::1"
+    )
     assert packed_host(packed_peer(socket.AF_UNIX, b"\0name")) == b""
 
 
@@ -251,12 +278,17 @@ def test_rules_know_networks_and_words(rule: str, inside: str, outside: str) -> 
     def packed(host: str) -> bytes:
         return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
 
-    for gate, first in ((Admission(Limits(), portico.Stats(), [rule], None), True), (Admission(Limits(), portico.Stats(), None, [rule]), False)):
+    for gate, first in (
+        (Admission(Limits(), portico.Stats(), [rule], None), True),
+        (Admission(Limits(), portico.Stats(), None, [rule]), False),
+    ):
         assert gate.permits(packed(inside), -1) is first
         assert gate.permits(packed(outside), -1) is not first
 
 
-@pytest.mark.parametrize("rule", ["10.0.0.1/8", "lan", "", "user:", "uid:root", "user:nobody-has-this-name", "300.0.0.0/8"])
+@pytest.mark.parametrize(
+    "rule", ["10.0.0.1/8", "lan", "", "user:", "uid:root", "user:nobody-has-this-name", "300.0.0.0/8"]
+)
 def test_a_rule_that_is_none_says_what_is(rule: str) -> None:
     with pytest.raises(ConfigurationError, match="allow/deny"):
         AddressRule(rule)
@@ -295,13 +327,15 @@ async def test_unix_peers_are_checked_by_their_credentials(tmp_path) -> None:  #
             ({"allow": ["10.0.0.0/8"]}, False),
         ]
     ):
-        async with portico.serve(echo, f"unix:{tmp_path}/{number}.sock", **rules) as server:
-            async with clients(server.address) as (client,):
-                if comes_in:
-                    await client.ask(b"in")
-                else:
-                    assert await client.is_over()
-                    assert server.stats.rejected_denied == 1
+        async with (
+            portico.serve(echo, f"unix:{tmp_path}/{number}.sock", **rules) as server,
+            clients(server.address) as (client,),
+        ):
+            if comes_in:
+                await client.ask(b"in")
+            else:
+                assert await client.is_over()
+                assert server.stats.rejected_denied == 1
 
 
 # Deadlines, and memory.
@@ -316,12 +350,14 @@ async def test_idle_message_and_send_timeouts_close_and_are_counted() -> None:
         await until(lambda: server.stats.open == 0)
         assert server.stats.timeouts == 1 and server.stats.handler_errors == 0
     limits = Limits(message_timeout=0.1, close_timeout=0.1)
-    async with portico.serve(wait_for_end, ANYWHERE, codec=portico.Lines(), limits=limits) as server:
-        async with clients(server.address) as (client,):
-            await client.send(b"whole\n")
-            await client.send(b"ha")
-            assert await client.is_over()
-            assert server.stats.timeouts == 1 and server.stats.messages_received == 1
+    async with (
+        portico.serve(wait_for_end, ANYWHERE, codec=portico.Lines(), limits=limits) as server,
+        clients(server.address) as (client,),
+    ):
+        await client.send(b"whole\n")
+        await client.send(b"ha")
+        assert await client.is_over()
+        assert server.stats.timeouts == 1 and server.stats.messages_received == 1
 
     async def flood(stream: portico.Stream) -> None:
         while True:
@@ -363,11 +399,13 @@ async def test_a_handler_that_never_awaits_send_meets_max_unsent() -> None:
 @scenario(on=EVERYWHERE)
 async def test_max_handshakes_pauses_and_goes_on(certificates: Certificates) -> None:
     limits = Limits(max_handshakes=1, handshake_timeout=0.2)
-    async with portico.serve(echo, "tls://127.0.0.1:0", tls=certificates.server(), limits=limits) as server:
-        async with clients(server.address) as (silent,):
-            await until(lambda: server.stats.handshakes == 1 and server.stats.paused == 1)
-            async with portico.connect(server.address, tls=certificates.client()) as stream:
-                await stream.send(b"hello")
-                assert await stream.recv() == b"hello"
-            assert server.stats.handshakes_failed == 1
-            await silent.recv_all()
+    async with (
+        portico.serve(echo, "tls://127.0.0.1:0", tls=certificates.server(), limits=limits) as server,
+        clients(server.address) as (silent,),
+    ):
+        await until(lambda: server.stats.handshakes == 1 and server.stats.paused == 1)
+        async with portico.connect(server.address, tls=certificates.client()) as stream:
+            await stream.send(b"hello")
+            assert await stream.recv() == b"hello"
+        assert server.stats.handshakes_failed == 1
+        await silent.recv_all()

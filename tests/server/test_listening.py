@@ -113,7 +113,9 @@ async def test_a_resolver_that_is_down_stops_the_start_with_its_reason() -> None
 @scenario(on=["uvloop"])
 async def test_a_client_whose_resolver_is_down_hears_it_within_its_timeout() -> None:
     with pytest.raises(portico.ConnectError, match=r"resolve: .*temporary failure"):
-        await portico.connect("tcp://example.test:80", resolver=Resolver(error=socket.gaierror(socket.EAI_AGAIN, "temporary failure")))
+        await portico.connect(
+            "tcp://example.test:80", resolver=Resolver(error=socket.gaierror(socket.EAI_AGAIN, "temporary failure"))
+        )
     with pytest.raises(portico.ConnectError, match="resolve"):
         await portico.connect("tcp://example.test:80", resolver=Resolver(slow=True), timeout=0.05)
 

@@ -225,7 +225,9 @@ def test_the_banner_goes_to_standard_error() -> None:
         process.send_signal(signal.SIGTERM)
         code_, out, rest = ended(process)
     assert (code_, out, rest) == (0, "", "")
-    assert lines[0].startswith("listening on tcp://127.0.0.1:") and lines[0].endswith("reached from this machine only\n")
+    assert lines[0].startswith("listening on tcp://127.0.0.1:") and lines[0].endswith(
+        "reached from this machine only\n"
+    )
     assert lines[1].endswith("reached from every network this machine is on\n")
 
 

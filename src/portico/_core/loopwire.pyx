@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from .hub cimport Flushable, Hub, portico_monotonic
 from .wire cimport NOWHERE, Sink, Wire
@@ -16,7 +16,8 @@ cdef class TransportWire(Wire):
     """All of `LoopWire` but the base class that asyncio looks for."""
     cdef object transport, cause
     cdef readonly bytes peer        # its socket address, as the kernel has it
-    cdef bint lost, lost_told, paused, attached, ended
+    cdef bytes early                # what came before `attach`: uvloop reads on though it was paused in connection_made
+    cdef bint lost, lost_told, paused, attached, ended, end_told
 
     def __init__(self, Hub hub not None, bytes peer=None):
         self.hub = hub
@@ -35,7 +36,15 @@ cdef class TransportWire(Wire):
         return self.hub.scratch_view
 
     def buffer_updated(self, Py_ssize_t size):
-        cdef bint in_place = self.hub.begin_arrival(self)
+        cdef bint in_place
+        if not self.attached or self.early is not None:
+            self.early = (self.early or b"") + PyBytes_FromStringAndSize(self.hub.scratch, size)
+            if self.attached:
+                self.tell_early()
+            else:
+                self.transport.pause_reading()
+            return
+        in_place = self.hub.begin_arrival(self)
         try:
             self.sink.bytes_arrived(self.hub.scratch, size)
         finally:
@@ -44,7 +53,8 @@ cdef class TransportWire(Wire):
 
     def eof_received(self):
         self.ended = True
-        self.sink.wire_ended()
+        if self.attached:
+            self.tell_early()
         return True
 
     def pause_writing(self):
@@ -62,8 +72,20 @@ cdef class TransportWire(Wire):
             self.cause = error
         self.tell_lost()
 
+    cdef int tell_early(self) except -1:
+        """Hand on what came before there was anybody to take it, and the end."""
+        cdef bytes early = self.early
+        self.early = None
+        if early is not None:
+            self.sink.bytes_arrived(PyBytes_AS_STRING(early), PyBytes_GET_SIZE(early))
+        if self.ended and not self.end_told:
+            self.end_told = True
+            self.sink.wire_ended()
+        return 0
+
     cdef int tell_lost(self) except -1:
         if self.attached and not self.lost_told:
+            self.tell_early()
             self.lost_told = True
             sink, self.sink = self.sink, NOWHERE
             (<Sink>sink).wire_lost(self.cause)
@@ -85,8 +107,8 @@ cdef class TransportWire(Wire):
         if self.attached:
             return 0
         self.attached = True
-        if self.lost:
-            return self.hub.mark_dirty(self)
+        if self.lost or self.ended or self.early is not None:
+            self.hub.mark_dirty(self)
         return self.resume_transport()
 
     cdef int resume_transport(self) except -1:
@@ -95,7 +117,7 @@ cdef class TransportWire(Wire):
         return 0
 
     cdef int end_turn(self) except -1:
-        return self.tell_lost() if self.lost else 0
+        return self.tell_lost() if self.lost else self.tell_early()
 
     cdef int write(self, const char* data, Py_ssize_t size) except -1:
         return self.hand_over(PyBytes_FromStringAndSize(data, size))
