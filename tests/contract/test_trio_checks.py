@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+import hypothesis  # noqa: F401  before trio: loaded later, its plugin of trio's warns
 import outcome
 import trio
 from trio._util import ConflictDetector
@@ -99,10 +100,11 @@ async def test_the_checks_of_trio_pass(net):
 
         async def make_clogged():
             near, far = await make()
-            while near.stream.queued[1] < 100_000:
-                for _ in range(100):
-                    near.stream.send(b"x" * 50_000)
-                await from_asyncio(settled(lambda: near.stream.queued[1]))
+            for stream in (near.stream, far.stream):
+                while stream.queued[1] < 100_000:
+                    for _ in range(100):
+                        stream.send(b"x" * 50_000)
+                    await from_asyncio(settled(lambda: stream.queued[1]))  # noqa: B023
             return near, far
 
         await check_half_closeable_stream(make, make_clogged if net.transport.tells_abort else None)

@@ -280,8 +280,7 @@ cdef class TLSWire(Wire):
             except SSLError:
                 pass        # WantRead: the peer's own close_notify is still to come
             self.send_records()
-        if closing:
-            self.below.end_writing(True)
+        # TCP's own end waits for the peer's close_notify: some clients lose what they have not read when both come at once.
         return 0
 
     # closing
