@@ -8,13 +8,13 @@ CORE := $(wildcard src/portico/_core/*.pyx src/portico/_core/*.pxd src/portico/_
 .PHONY: help demo test test-all lint bench wheels clean
 
 help:
-	@echo "make demo    a chat server to join at once; ARGS=\"--bots 50 --seconds 5\" lets bots talk and ends by itself"
-	@echo "make test    all tests; ARGS=\"tests/unit -k address\" runs some"
+	@echo "make demo      a chat server to join at once; ARGS=\"--bots 50 --seconds 5\" lets bots talk and ends by itself"
+	@echo "make test      all tests; ARGS=\"tests/unit -k address\" runs some"
 	@echo "make test-all  the same on each of Python 3.11, 3.12 and 3.13 that is installed"
-	@echo "make lint    ruff, mypy --strict, the layers"
-	@echo "make bench   Portico beside C and its peers; ARGS=\"--quick\" for a first look"
-	@echo "make wheels  source distribution and wheel, built in isolation, under dist/"
-	@echo "make clean   remove what these made"
+	@echo "make lint      ruff, mypy --strict, the layers"
+	@echo "make bench     Portico beside C and its peers; ARGS=\"--quick\" for a first look"
+	@echo "make wheels    source distribution and wheel, built in isolation, under dist/"
+	@echo "make clean     remove what these made"
 
 # pip runs only when what it would install has changed.
 $(VENV)/ready-cli: pyproject.toml setup.py $(CORE)

@@ -15,11 +15,10 @@ async def giver(stream: portico.Stream) -> None:
 
 
 async def main() -> None:
-    async with portico.serve(giver, "unix:@portico-example") as server:
-        async with portico.connect(server.address) as stream:
-            data, fds = await stream.recv_fds()
-            print(data.decode(), os.pread(fds[0], 100, 0).decode())
-            os.close(fds[0])
+    async with portico.serve(giver, "unix:@portico-example") as server, portico.connect(server.address) as stream:
+        data, fds = await stream.recv_fds()
+        print(data.decode(), os.pread(fds[0], 100, 0).decode())
+        os.close(fds[0])
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ class EndOfStream(PorticoError, EOFError):
 class MessageTooLarge(PorticoError, ValueError):
     """A message is longer than `limit` bytes; `size` is its length, as far as known.
 
-    `frame`, where a codec's `decode` raises this, says how many bytes the whole frame takes, so that it can be skipped."""
+    `frame`, where a codec's `decode` raises this, says how many bytes the whole frame takes: it is skipped then."""
 
     def __init__(self, size: int, limit: int, *, frame: int | None = None, setting: str = "max_size") -> None:
         super().__init__(

@@ -114,6 +114,7 @@ def run(case: Case, main: Callable[["Net"], Coroutine[Any, Any, Any]], *, timeou
         logging.getLogger().removeHandler(records)
         sys.unraisablehook = unraisable
         shutil.rmtree(directory)
+        gc.unfreeze()
     assert not reported, f"reported to the loop or to nobody: {reported}"
     assert not records.seen, f"logged: {records.seen}"
     kept = {thread for thread in threading.enumerate() if thread.name.startswith("Trio")}  # trio's, for 10 idle seconds

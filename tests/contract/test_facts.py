@@ -203,6 +203,7 @@ async def test_descriptors_that_nobody_takes_are_closed(net):
             data, fds = await far.recv_fds(most=1)
             assert data == b"five" and len(fds) == 1
             os.close(fds[0])
+            near.close()
             getattr(far, end)()
             await far.wait_closed()
             assert os.read(read, 1) == b""  # the last writer is gone

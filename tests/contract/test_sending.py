@@ -274,5 +274,3 @@ async def test_room_is_there_again_for_each_who_waits(net, make):
         assert counts == [20] * 5
         await asyncio.gather(*tasks)
         await until(lambda: near.queued[1] == 0)
-
-

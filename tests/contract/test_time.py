@@ -140,7 +140,6 @@ async def test_a_server_that_says_nothing_in_the_handshake(net):
                 await stream.start_tls(client_tls(), timeout=SHORT)
             await stream.wait_closed()
         else:
-
             with pytest.raises(portico.ConnectError, match="tls: timed out"):
                 await portico.connect(server.address, tls=client_tls(), timeout=SHORT)
         over.set()

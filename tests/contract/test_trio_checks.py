@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 
-import hypothesis  # noqa: F401  before trio: loaded later, its plugin of trio's warns
 import outcome
 import trio
 from trio._util import ConflictDetector
@@ -95,7 +94,7 @@ async def test_the_checks_of_trio_pass(net):
 
     async def checks(server):
         async def make():
-            near = await from_asyncio(net.connect(server, close_timeout=0.1))
+            near = await from_asyncio(net.connect(server, close_timeout=0.03))
             return Adapted(near), Adapted(await from_asyncio(arrived.get()))
 
         async def make_clogged():
@@ -109,7 +108,7 @@ async def test_the_checks_of_trio_pass(net):
 
         await check_half_closeable_stream(make, make_clogged if net.transport.tells_abort else None)
 
-    async with net.serve(handler, limits=portico.Limits(close_timeout=0.1)) as server:
+    async with net.serve(handler, limits=portico.Limits(close_timeout=0.03)) as server:
         ended = loop.create_future()
         trio.lowlevel.start_guest_run(
             checks,

@@ -115,7 +115,7 @@ async def tasks_left() -> set[asyncio.Task[Any]]:
 async def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
     """Wait for what has no event of its own."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 (there is no event)
+        while not condition():
             await asyncio.sleep(0.002)
 
 

@@ -77,7 +77,7 @@ def test_the_readme_server_lets_a_tcp_and_a_unix_client_talk(tmp_path: Path) -> 
 
 def test_the_readme_client_says_hello(tmp_path: Path) -> None:
     port = free_port()
-    code = block("README.md", 'print(await channel.recv())').replace("9000", str(port))
+    code = block("README.md", "print(await channel.recv())").replace("9000", str(port))
     with socket.create_server(("127.0.0.1", port)) as server:
         client = subprocess.Popen(
             [sys.executable, "-c", code + "\nasyncio.run(main())"], stdout=subprocess.PIPE, text=True

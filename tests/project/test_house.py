@@ -13,13 +13,59 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 NATIVE = sorted((ROOT / "src").rglob("*.pyx"))
 
-EXPORTED = """
-Address AddressError Attempt BindError BlockingChannel BlockingStream BusyError Channel ClosedError Codec
-ConfigurationError ConnectError Credentials EndOfStream Group GroupStats Info LengthPrefix LimitError Limits Lines
-Membership Message MessageTooLarge Messages Netstrings OPTIONS PorticoError ProtocolError ResolveError Resolver Retry
-Scheme Server Service State Stats Stream SystemResolver TLS TLSError TLSInfo UnsupportedError connect memory_pair
-name_of reconnecting register_scheme resolve run serve
-""".split()
+EXPORTED = [
+    "Address",
+    "AddressError",
+    "Attempt",
+    "BindError",
+    "BlockingChannel",
+    "BlockingStream",
+    "BusyError",
+    "Channel",
+    "ClosedError",
+    "Codec",
+    "ConfigurationError",
+    "ConnectError",
+    "Credentials",
+    "EndOfStream",
+    "Group",
+    "GroupStats",
+    "Info",
+    "LengthPrefix",
+    "LimitError",
+    "Limits",
+    "Lines",
+    "Membership",
+    "Message",
+    "MessageTooLarge",
+    "Messages",
+    "Netstrings",
+    "OPTIONS",
+    "PorticoError",
+    "ProtocolError",
+    "ResolveError",
+    "Resolver",
+    "Retry",
+    "Scheme",
+    "Server",
+    "Service",
+    "State",
+    "Stats",
+    "Stream",
+    "SystemResolver",
+    "TLS",
+    "TLSError",
+    "TLSInfo",
+    "UnsupportedError",
+    "connect",
+    "memory_pair",
+    "name_of",
+    "reconnecting",
+    "register_scheme",
+    "resolve",
+    "run",
+    "serve",
+]
 
 
 def test_the_public_names_are_these() -> None:

@@ -96,7 +96,7 @@ async def accept(sock: socket.socket) -> socket.socket:
 
 
 async def wait_until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - what is waited for has no event
+    while not condition():
         await asyncio.sleep(0.001)
 
 

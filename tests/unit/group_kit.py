@@ -40,7 +40,7 @@ async def only_this_task() -> None:
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop turn until `condition` holds."""
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - what tests wait for has no event
+        while not condition():
             await asyncio.sleep(0)
 
 

@@ -155,7 +155,10 @@ cdef class TransportWire(Wire):
 
     cdef int end_writing(self, bint closing) except -1:
         if self.transport is not None and self.can_half_close and not self.transport.is_closing():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:
+                pass        # reset meanwhile: connection_lost tells of it
         return 0
 
     cdef int shut(self) except -1:
