@@ -13,6 +13,8 @@ The house, from the ground up; a room imports only rooms above it in this list:
 Every public name is exported here.
 """
 
+from typing import TYPE_CHECKING
+
 from portico.address import Address as Address
 from portico.address import Scheme as Scheme
 from portico.address import register_scheme as register_scheme
@@ -62,7 +64,19 @@ from portico.transports.info import Info as Info
 from portico.transports.resolve import SystemResolver as SystemResolver
 from portico.transports.resolve import name_of as name_of
 from portico.transports.resolve import resolve as resolve
-from portico.transports.tls import TLS as TLS
-from portico.transports.tls import TLSInfo as TLSInfo
+
+if TYPE_CHECKING:
+    from portico.transports.tls import TLS as TLS
+    from portico.transports.tls import TLSInfo as TLSInfo
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Import what takes long and only some need when it is asked for."""
+    if name in ("TLS", "TLSInfo"):
+        from portico.transports import tls
+
+        globals().update(TLS=tls.TLS, TLSInfo=tls.TLSInfo)
+        return globals()[name]
+    raise AttributeError(f"module 'portico' has no attribute {name!r}")

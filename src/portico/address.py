@@ -29,6 +29,7 @@ SockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | str
 MAX_FLOW = 0xFFFFF  # RFC 8200 section 3: the flow label has 20 bits
 MAX_SCOPE = 0xFFFFFFFF  # RFC 3493 section 3.3: sin6_scope_id is 32 bits wide
 MAX_HOST, MAX_LABEL = 253, 63  # RFC 1035 section 2.3.4, less the length bytes and the root
+AF_UNIX: socket.AddressFamily = getattr(socket, "AF_UNIX", socket.AF_UNSPEC)  # Windows has none
 MAX_UNIX = (108 if sys.platform.startswith("linux") else 104) - 1  # unix(7): sun_path, less a NUL at one of its ends
 
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -168,7 +169,7 @@ class Address:
         """`AF_INET`, `AF_INET6` (also for every interface) or `AF_UNIX`; None for a name and for `mem`."""
         parts = SCHEMES[self.scheme].parts
         if parts == "path":
-            return socket.AF_UNIX
+            return AF_UNIX
         if parts == "name":
             return None
         if not self.host or ":" in self.host:
@@ -184,7 +185,7 @@ class Address:
         family = self.family
         if family is None:
             _fail(self._why_no_bytes(), str(self))
-        if family == socket.AF_UNIX:
+        if family == AF_UNIX:
             return "\0" + self.path[1:] if self.path.startswith("@") else self.path
         assert self.port is not None  # __post_init__ saw to it
         if family == socket.AF_INET:
@@ -198,7 +199,7 @@ class Address:
         :raises AddressError: if it is not numeric, or not of the internet.
         """
         family = self.family
-        if family is None or family == socket.AF_UNIX:
+        if family is None or family == AF_UNIX:
             _fail(self._why_no_bytes(), str(self))
         return socket.inet_pton(family, self.host or "::")
 
@@ -211,7 +212,7 @@ class Address:
         known = SCHEMES.get(scheme)
         if known is None:
             _fail_scheme(scheme, 0, scheme)
-        if family == socket.AF_UNIX and known.parts == "path" and not isinstance(sockaddr, tuple):
+        if family == AF_UNIX and known.parts == "path" and not isinstance(sockaddr, tuple):
             # not checked for length: Linux lets others bind 108 bytes without a NUL, and their peers get to see it
             return _make(cls, scheme, path=_path_from_kernel(sockaddr or ""))
         if (
@@ -289,7 +290,7 @@ class Address:
 
     def _ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         family = self.family
-        if family is None or family == socket.AF_UNIX:
+        if family is None or family == AF_UNIX:
             return None
         ip = ipaddress.ip_address(self.host or "::")
         return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip

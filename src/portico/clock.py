@@ -1,6 +1,5 @@
 """Time and chance as one small object, so that a test can hold both in its hand."""
 
-import random
 import time
 from typing import Protocol
 
@@ -28,4 +27,6 @@ class SystemClock:
         return time.monotonic()
 
     def random(self) -> float:
+        import random  # it takes long, and only a retry needs it
+
         return random.random()

@@ -5,7 +5,6 @@ A frame is a 2-byte big-endian length, a JSON header of that length in UTF-8, an
     {"byteorder": "little", "content-type": "text/json", "content-encoding": "utf-8", "content-length": 42}
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from encodings import normalize_encoding
@@ -79,6 +78,8 @@ class Messages(Codec[Message]):
             "content-encoding": message.content_encoding,
             "content-length": len(content),
         }
+        import json  # here and below: what few programs need is not imported by all
+
         header = _write(json.dumps(fields, ensure_ascii=False), "utf-8", "header")
         if len(header) > self.max_header:
             raise MessageTooLarge(len(header), self.max_header, setting="max_header")
@@ -136,6 +137,8 @@ def _pack(message: Message) -> bytes:
             raise TypeError(f"content of type {kind!r} in {encoding!r} is a str, not {type(content).__name__}")
         return _write(content, encoding, "content")
     try:
+        import json
+
         text = json.dumps(content, ensure_ascii=False)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"content cannot be written as JSON: {error}") from error
@@ -190,6 +193,8 @@ def _decode(raw: bytes, codec: str, start: int, part: str) -> str:
 
 
 def _load(raw: bytes, codec: str, start: int, part: str) -> object:
+    import json
+
     text = _decode(raw, codec, start, part)
     try:
         return json.loads(text)

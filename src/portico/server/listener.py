@@ -135,7 +135,7 @@ class Listener:
         """All the addresses that it listens on."""
         if self._memory is not None:
             return [self.spec.address]
-        return [each.address for each in self.sockets]
+        return [each.address.replace(scheme=self.scheme) for each in self.sockets]
 
     def _handler(self, handler: Handler) -> Callable[[Any], Awaitable[object]]:
         call: Any = handler

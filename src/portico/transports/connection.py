@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from portico._core import ChannelBase, Codec, Connection, Settings, StreamBase, TLSWire, Wire
-from portico.address import Address
+from portico.address import AF_UNIX, Address
 from portico.errors import ClosedError, UnsupportedError
 from portico.options import Options
 from portico.transports.info import Info, socket_info
@@ -230,8 +230,8 @@ def _unpacked(scheme: str, peer: bytes) -> Address:
         return Address.from_sockaddr(scheme, family, (socket.inet_ntop(family, peer[8:24]), port, flow, scope))
     path = peer[2:]
     if path[:1] == b"\0":
-        return Address.from_sockaddr(scheme, socket.AF_UNIX, path)
-    return Address.from_sockaddr(scheme, socket.AF_UNIX, path.rstrip(b"\0").decode(errors="surrogateescape"))
+        return Address.from_sockaddr(scheme, AF_UNIX, path)
+    return Address.from_sockaddr(scheme, AF_UNIX, path.rstrip(b"\0").decode(errors="surrogateescape"))
 
 
 class Channel(ChannelBase[T], _Face):

@@ -11,7 +11,6 @@ import stat
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from portico import _core
 from portico._core import hub_of
@@ -93,20 +92,20 @@ class ListeningSocket:
     def _remove_file(self) -> None:
         if self._file is not None and self._inode is not None and _inode(self._file) == self._inode:
             with contextlib.suppress(OSError):
-                self._file.unlink()
+                os.unlink(self._file)
         self._inode = None
 
 
-def _file(address: Address) -> Path | None:
+def _file(address: Address) -> str | None:
     """The file of a Unix socket, wherever the process changes its directory to."""
-    return None if address.scheme != "unix" or address.path.startswith("@") else Path(address.path).absolute()
+    return None if address.scheme != "unix" or address.path.startswith("@") else os.path.abspath(address.path)
 
 
-def _inode(file: Path | None) -> tuple[int, int] | None:
+def _inode(file: str | None) -> tuple[int, int] | None:
     if file is None:
         return None
     try:
-        found = file.stat()
+        found = os.stat(file)
     except OSError:
         return None
     return found.st_dev, found.st_ino
@@ -240,7 +239,7 @@ def _listen_unix(
         sock.close()
         if bound and not abstract:
             with contextlib.suppress(OSError):
-                Path(address.path).unlink()
+                os.unlink(address.path)
         if isinstance(error, OSError) and not isinstance(error, PorticoError):
             raise bind_error(error, address) from error
         raise
@@ -257,14 +256,13 @@ def _bind_unix(sock: socket.socket, address: Address, mode: int | None) -> None:
         sock.bind(address.sockaddr)
     finally:
         os.umask(before)
-    Path(address.path).chmod(mode)
+    os.chmod(address.path, mode)
 
 
 def _remove_stale(address: Address) -> None:
     """Remove the file that a dead server left; a live one is refused."""
-    path = Path(address.path)
     try:
-        kind = path.stat().st_mode
+        kind = os.stat(address.path).st_mode
     except FileNotFoundError:
         return
     except OSError as error:
@@ -279,13 +277,15 @@ def _remove_stale(address: Address) -> None:
             probe.connect(address.sockaddr)
         except ConnectionRefusedError:
             with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+                os.unlink(address.path)
             return
         except FileNotFoundError:
             return
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EPROTOTYPE):
                 raise bind_error(error, address) from error
+    from portico.transports.holders import unix_holder
+
     raise BindError(
         errno.EADDRINUSE,
         "address already in use",
@@ -308,7 +308,11 @@ HINTS = {
 def bind_error(error: OSError, address: Address) -> BindError:
     """Return what `error` means for somebody who wanted to listen on `address`."""
     code = error.errno or errno.EINVAL
-    holder = port_holder(address.port or 0) if code == errno.EADDRINUSE and address.scheme != "unix" else None
+    holder = None
+    if code == errno.EADDRINUSE and address.scheme != "unix":
+        from portico.transports.holders import port_holder
+
+        holder = port_holder(address.port or 0)
     hint = HINTS.get(code, "")
     if code == errno.EACCES and address.scheme == "unix":
         hint = "the directory does not let this user write"
@@ -317,41 +321,3 @@ def bind_error(error: OSError, address: Address) -> BindError:
     if code == errno.EADDRINUSE and holder is None:
         hint = "listen on another port, or stop what has it"
     return BindError(code, os.strerror(code).lower(), address, holder=holder, hint=hint)
-
-
-def port_holder(port: int) -> str | None:
-    """Name the process that listens on the TCP `port`, as far as this user may see (proc(5)); None: unknown."""
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                    inodes.add(fields[9])
-    return _process_with(inodes)
-
-
-def unix_holder(path: str) -> str | None:
-    """Name the process that listens on the Unix socket `path`, as far as this user may see; None: unknown."""
-    inodes = set()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-            fields = line.split(maxsplit=7)
-            if len(fields) == 8 and fields[7] == path:
-                inodes.add(fields[6])
-    return _process_with(inodes)
-
-
-def _process_with(inodes: set[str]) -> str | None:
-    wanted = {f"socket:[{inode}]" for inode in inodes}
-    if not wanted or sys.platform != "linux":
-        return None
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            if any(os.readlink(process / "fd" / name) in wanted for name in os.listdir(process / "fd")):
-                if int(process.name) == os.getpid():
-                    return "this process"
-                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
-    return None

@@ -145,7 +145,7 @@ async def _mapped(host: str, timeout: float | None) -> AsyncIterator[None]:
     except AddressError as error:
         raise ResolveError(socket.EAI_FAIL, error.reason, host) from error
     except OSError as error:
-        raise ResolveError(socket.EAI_SYSTEM, describe(error), host) from error
+        raise ResolveError(getattr(socket, "EAI_SYSTEM", socket.EAI_FAIL), describe(error), host) from error
 
 
 class SystemResolver:

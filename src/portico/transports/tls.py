@@ -441,9 +441,9 @@ def throwaway_certificate(
     os.makedirs(directory, mode=0o700, exist_ok=True)
     paths = os.path.join(directory, "certificate.pem"), os.path.join(directory, "key.pem")
     for path, data in zip(paths, (certificate, secret), strict=True):
-        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
         with open(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o600)
+            os.chmod(path, 0o600)
             file.write(data)
     return paths
 
