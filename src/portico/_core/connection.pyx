@@ -8,7 +8,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove
 
 from .codec cimport MAX_HEAD, Codec, Payload
-from .hub cimport Flushable, Hub, Wait, portico_install_send, portico_monotonic, wait_send
+from .hub cimport Flushable, Hub, Wait, portico_install_send, portico_monotonic, portico_prefetch, wait_send
 from .output cimport (MAX_PARTS, Output, Part, output_chunks, output_clear, output_parts, output_reserve, output_size,
                       output_splice)
 from .ring cimport Ring, Slot, ring_free, ring_pop, ring_push
@@ -296,6 +296,9 @@ cdef class Connection(Sink):
             self.stalled_since = self.hub.now
             self.set_deadline()
         return self.wake_waiters()
+
+    cdef void warm(self) noexcept:
+        portico_prefetch(<void*>self.wire, 5)
 
     cdef int write_out(self) except -1:
         self.settings.bytes_sent += output_size(&self.output)

@@ -6,6 +6,7 @@ from .timers cimport Timed, Timers
 cdef extern from "native.h":
     int PYGEN_RETURN, PYGEN_ERROR, PYGEN_NEXT
     double portico_monotonic() noexcept
+    void portico_prefetch(const void* item, int lines) noexcept
     void portico_install_send(object type, void* send)
 
 
@@ -14,6 +15,7 @@ cdef class Flushable(Timed):
     cdef bint dirty
 
     cdef int end_turn(self) except -1
+    cdef void warm(self) noexcept
 
 
 cdef class Hub:

@@ -23,7 +23,8 @@ cdef struct Splice:
 cdef struct Output:
     char* data
     Py_ssize_t size, capacity       # of what was copied
-    Splice* splices
+    Splice* splices                 # NULL where `first` is the only one
+    Splice first
     int splice_count, splice_capacity
     Py_ssize_t spliced_size
 
@@ -45,19 +46,26 @@ cdef inline int output_reserve(Output* output, Py_ssize_t more) except -1:
     return 0
 
 
+cdef inline Splice* output_splices(Output* output) noexcept:
+    return &output.first if output.splices is NULL else output.splices
+
+
 cdef inline int output_splice(Output* output, object payload) except -1:
     """Add bytes that are not copied."""
     cdef int capacity
     cdef Splice* splices
-    if output.splice_count == output.splice_capacity:
+    if output.splice_count and output.splice_count >= output.splice_capacity:
         capacity = max(2 * output.splice_capacity, <int>FIRST_SPLICES)
         splices = <Splice*>realloc(output.splices, capacity * sizeof(Splice))
         if splices is NULL:
             raise MemoryError
+        if output.splices is NULL:
+            splices[0] = output.first
         output.splices, output.splice_capacity = splices, capacity
     Py_INCREF(payload)
-    output.splices[output.splice_count].place = output.size
-    output.splices[output.splice_count].payload = <PyObject*>payload
+    splices = output_splices(output)
+    splices[output.splice_count].place = output.size
+    splices[output.splice_count].payload = <PyObject*>payload
     output.splice_count += 1
     output.spliced_size += PyBytes_GET_SIZE(payload)
     return 0
@@ -65,18 +73,19 @@ cdef inline int output_splice(Output* output, object payload) except -1:
 
 cdef inline int output_parts(Output* output, Part* parts) noexcept:
     """Fill `parts`, which has room for MAX_PARTS, with what is to be sent in order; 0: there is more than that."""
+    cdef Splice* splices = output_splices(output)
     cdef Py_ssize_t start = 0
     cdef int i, count = 0
     if 2 * output.splice_count + 1 > MAX_PARTS:
         return 0
     for i in range(output.splice_count):
-        if output.splices[i].place > start:
+        if splices[i].place > start:
             parts[count].data = output.data + start
-            parts[count].size = output.splices[i].place - start
-            start = output.splices[i].place
+            parts[count].size = splices[i].place - start
+            start = splices[i].place
             count += 1
-        parts[count].data = PyBytes_AS_STRING(<object>output.splices[i].payload)
-        parts[count].size = PyBytes_GET_SIZE(<object>output.splices[i].payload)
+        parts[count].data = PyBytes_AS_STRING(<object>splices[i].payload)
+        parts[count].size = PyBytes_GET_SIZE(<object>splices[i].payload)
         count += 1
     if output.size > start:
         parts[count].data = output.data + start
@@ -88,17 +97,18 @@ cdef inline int output_parts(Output* output, Part* parts) noexcept:
 cdef inline list output_chunks(Output* output, Py_ssize_t sent):
     """Return what is to be sent in order as bytes objects, without the first `sent` bytes."""
     cdef list chunks = []
+    cdef Splice* splices = output_splices(output)
     cdef Py_ssize_t start = 0, place
     cdef int i
     for i in range(output.splice_count + 1):
-        place = output.splices[i].place if i < output.splice_count else output.size
+        place = splices[i].place if i < output.splice_count else output.size
         if place > start:
             if place - start > sent:
                 chunks.append(PyBytes_FromStringAndSize(output.data + start + sent, place - start - sent))
             sent = max(sent - (place - start), 0)
             start = place
         if i < output.splice_count:
-            payload = <object>output.splices[i].payload
+            payload = <object>splices[i].payload
             if PyBytes_GET_SIZE(payload) > sent:
                 chunks.append(payload[sent:] if sent else payload)
             sent = max(sent - PyBytes_GET_SIZE(payload), 0)
@@ -106,9 +116,10 @@ cdef inline list output_chunks(Output* output, Py_ssize_t sent):
 
 
 cdef inline int output_clear(Output* output) noexcept:
+    cdef Splice* splices = output_splices(output)
     cdef int i
     for i in range(output.splice_count):
-        Py_DECREF(<object>output.splices[i].payload)
+        Py_DECREF(<object>splices[i].payload)
     free(output.data)
     free(output.splices)
     output.data, output.splices = NULL, NULL
