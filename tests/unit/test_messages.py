@@ -352,5 +352,5 @@ def test_every_encoding_of_python_gives_documented_errors_only() -> None:
 
 
 def test_a_header_nested_deeply_is_refused_however_deep_this_python_reads() -> None:
-    with pytest.raises(ProtocolError, match="nested too deeply|not JSON"):
+    with pytest.raises(ProtocolError, match=r"nested too deeply|not JSON"):
         CODEC.decode(memoryview(frame(b"[" * 8000)))
