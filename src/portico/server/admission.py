@@ -76,7 +76,7 @@ class AddressRule:
         return credentials is not None and credentials[self.place] == self.number
 
     def _is_in_network(self, host: bytes, credentials: tuple[int, int, int] | None) -> bool:
-        return bool(host) and ipaddress.ip_address(host) in self.network  # type: ignore[operator]
+        return bool(host) and ipaddress.ip_address(host) in self.network  # type: ignore[operator] # set for this rule
 
 
 def _id_of(word: str, value: str) -> int:

@@ -387,7 +387,7 @@ class Membership(Generic[T]):
             return None
         try:
             return _frame(self.channel.codec, self.group.notice(missed))
-        except Exception:
+        except Exception:  # the notice is the user's own function
             log.exception("the notice of %d missed messages could not be made for %r", missed, self.channel)
             return None
 

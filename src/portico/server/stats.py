@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 from portico._core import Settings
 
@@ -95,8 +94,3 @@ class Stats:
 _STORED = tuple(item.name for item in fields(Stats) if not item.name.startswith("_"))
 _DERIVED = ("timeouts", "bytes_received", "bytes_sent", "messages_received", "messages_sent", "rejected")
 COUNTERS = _STORED + _DERIVED
-
-
-def describe(stats: Any) -> str:
-    """Return the counters that are not 0 in one line."""
-    return ", ".join(f"{name}={value}" for name, value in stats.as_dict().items() if value) or "nothing yet"
