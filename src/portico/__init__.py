@@ -34,14 +34,18 @@ from portico.errors import BusyError as BusyError
 from portico.errors import ClosedError as ClosedError
 from portico.errors import ConfigurationError as ConfigurationError
 from portico.errors import ConnectError as ConnectError
+from portico.errors import DeliveryError as DeliveryError
 from portico.errors import EndOfStream as EndOfStream
 from portico.errors import LimitError as LimitError
 from portico.errors import MessageTooLarge as MessageTooLarge
 from portico.errors import PorticoError as PorticoError
+from portico.errors import PrivilegeError as PrivilegeError
 from portico.errors import ProtocolError as ProtocolError
+from portico.errors import ProxyError as ProxyError
 from portico.errors import ResolveError as ResolveError
 from portico.errors import TLSError as TLSError
 from portico.errors import UnsupportedError as UnsupportedError
+from portico.errors import WouldBlock as WouldBlock
 from portico.interfaces import Resolver as Resolver
 from portico.options import OPTIONS as OPTIONS
 from portico.server.group import Group as Group
@@ -71,12 +75,20 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_ON_DEMAND = {
+    "TLS": "portico.transports.tls",
+    "TLSInfo": "portico.transports.tls",
+}
+"""What takes long to import and only some need, and where it is."""
+
 
 def __getattr__(name: str) -> object:
-    """Import what takes long and only some need when it is asked for."""
-    if name in ("TLS", "TLSInfo"):
-        from portico.transports import tls
+    """Import what is in `_ON_DEMAND` when it is asked for."""
+    room = _ON_DEMAND.get(name)
+    if room is None:
+        raise AttributeError(f"module 'portico' has no attribute {name!r}")
+    import importlib
 
-        globals().update(TLS=tls.TLS, TLSInfo=tls.TLSInfo)
-        return globals()[name]
-    raise AttributeError(f"module 'portico' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(room), name)
+    globals()[name] = value
+    return value

@@ -12,6 +12,10 @@
     ├── ProtocolError(ValueError)                   offset
     ├── LimitError(RuntimeError)                    limit
     ├── BusyError(RuntimeError)
+    ├── WouldBlock(BlockingIOError)
+    ├── DeliveryError(ConnectionError)              address, data, size
+    ├── ProxyError(ConnectionError)                 proxy, reason, code
+    ├── PrivilegeError(PermissionError)             address, privilege
     ├── ConfigurationError(ValueError)
     └── UnsupportedError(OSError)
 
@@ -32,14 +36,18 @@ __all__ = [
     "ClosedError",
     "ConfigurationError",
     "ConnectError",
+    "DeliveryError",
     "EndOfStream",
     "LimitError",
     "MessageTooLarge",
     "PorticoError",
+    "PrivilegeError",
     "ProtocolError",
+    "ProxyError",
     "ResolveError",
     "TLSError",
     "UnsupportedError",
+    "WouldBlock",
 ]
 
 
@@ -89,7 +97,7 @@ SHOWN_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One thing tried while connecting: which address, how far it came (`resolve`, `connect`, `tls`), why it ended."""
+    """One thing tried while connecting: which address, how far it came (`resolve`, `connect`, `proxy`, `tls`), why it ended."""
 
     address: object
     stage: str
@@ -172,6 +180,53 @@ class LimitError(PorticoError, RuntimeError):
 
 class BusyError(PorticoError, RuntimeError):
     """A second task tried to receive while another one waits."""
+
+
+class WouldBlock(PorticoError, BlockingIOError):
+    """Nothing is there, or there is no room, and the call was told not to wait."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.EAGAIN, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class DeliveryError(PorticoError, ConnectionError):
+    """A packet did not reach `address`: the kernel refused it, or the network sent word (ICMP).
+
+    `data` is as much of the packet as the report quotes, `size` how long it was, as far as known. The socket goes on."""
+
+    def __init__(self, code: int, reason: str, address: object = None, *, data: bytes = b"", size: int = 0) -> None:
+        super().__init__(code, reason)
+        self.reason, self.address, self.data, self.size = reason, address, data, size
+
+    def __str__(self) -> str:
+        to = f" to {self.address}" if self.address is not None else ""
+        return f"a packet{to} was not delivered: {self.reason}"
+
+
+class ProxyError(PorticoError, ConnectionError):
+    """A proxy did not let through; `proxy` is its address, `code` what it answered, where that is a number."""
+
+    def __init__(self, reason: str, proxy: object, *, code: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.proxy, self.code = reason, proxy, code
+
+    def __str__(self) -> str:
+        return f"the proxy {self.proxy} {self.reason}"
+
+
+class PrivilegeError(PorticoError, PermissionError):
+    """The operating system lets only privileged programs do this; `privilege` names what is missing."""
+
+    def __init__(self, reason: str, address: object, *, privilege: str) -> None:
+        super().__init__(errno.EPERM, reason)
+        self.reason, self.address, self.privilege = reason, address, privilege
+
+    def __str__(self) -> str:
+        return f"cannot open {self.address}: {self.reason}; it needs {self.privilege}"
 
 
 class ConfigurationError(PorticoError, ValueError):
