@@ -5,9 +5,10 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-ROOMS = ["timers", "hub", "queue", "codec", "wire", "memory", "loopwire", "secure", "connection", "channel", "stream"]
+ROOMS = ["timers", "hub", "queue", "codec", "wire", "memory", "loopwire", "secure", "sender", "connection", "channel"]
+ROOMS += ["stream", "packets", "datagrams", "loopport"]
 if sys.platform == "linux":
-    ROOMS.append("epoll")
+    ROOMS += ["control", "epoll", "epollport"]
 FLAGS = [] if sys.platform == "win32" else ["-O2", "-fno-strict-aliasing"]
 
 setup(

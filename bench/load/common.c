@@ -74,6 +74,19 @@ int start_connect(int port, unsigned source)
     return open_socket(port, source, SOCK_NONBLOCK);
 }
 
+int udp_to(int port)
+{
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), size = UDP_BUFFER;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    struct timeval patience = {.tv_sec = STALL_SECONDS};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0)
+        die("UDP socket: %s", strerror(errno));
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    return fd;
+}
+
 void set_nonblocking(int fd)
 {
     if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0)
@@ -157,9 +170,11 @@ void count_messages(struct window *window, uint64_t messages, uint64_t latency_n
 
 void window_report(struct window *window)
 {
-    printf("{\"messages\": %llu, \"seconds\": %.6f, \"cpu_seconds\": %.9f, \"p50_us\": %.2f, \"p99_us\": %.2f}\n",
-           (unsigned long long)window->messages, (double)(window->closes_ns - window->opens_ns) / 1e9,
-           (double)window->cpu_ns / 1e9, quantile_us(&window->latencies, 0.5), quantile_us(&window->latencies, 0.99));
+    printf("{\"messages\": %llu, \"lost\": %llu, \"seconds\": %.6f, \"cpu_seconds\": %.9f, \"p50_us\": %.2f, "
+           "\"p99_us\": %.2f}\n",
+           (unsigned long long)window->messages, (unsigned long long)window->lost,
+           (double)(window->closes_ns - window->opens_ns) / 1e9, (double)window->cpu_ns / 1e9,
+           quantile_us(&window->latencies, 0.5), quantile_us(&window->latencies, 0.99));
 }
 
 double option(int argc, char **argv, const char *name, double fallback)

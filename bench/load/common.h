@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #define STALL_SECONDS 10 /* no answer for so long is a failure */
+#define UDP_BUFFER (4 << 20) /* bytes of a receive buffer (SO_RCVBUF), in all servers too */
 
 /* Prints "error: ..." on standard error and ends the program with status 1. */
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -23,6 +24,10 @@ int connect_to(int port, unsigned source);
 
 /* The same without waiting: the connection is there when epoll reports EPOLLOUT. */
 int start_connect(int port, unsigned source);
+
+/* A blocking UDP socket that is connected to 127.0.0.1:port, with a receive buffer as large as the servers'. Receiving
+ * gives up after STALL_SECONDS. */
+int udp_to(int port);
 
 void set_nonblocking(int fd);
 void watch(int epoll, int fd, int operation, uint32_t events, uint64_t data);
@@ -42,6 +47,7 @@ struct window {
     pid_t server;
     uint64_t opens_ns, closes_ns, progress_ns, cpu_ns;
     uint64_t messages;
+    uint64_t lost; /* packets, since the start */
     bool open;
     struct histogram latencies;
 };
@@ -49,7 +55,7 @@ void window_start(struct window *window, pid_t server, double warm_up, double se
 /* To be called once a turn; true when the window is over. Ends the program when nothing moves. */
 bool window_over(struct window *window);
 void count_messages(struct window *window, uint64_t messages, uint64_t latency_ns);
-/* One line of JSON: messages, seconds, CPU of the server, latencies. */
+/* One line of JSON: messages, packets lost, seconds, CPU of the server, latencies. */
 void window_report(struct window *window);
 
 /* "--name value" pairs; an option that is not there has its fallback. */

@@ -33,10 +33,11 @@ def build() -> None:
     BUILD.mkdir(exist_ok=True)
     tls = ["-lssl", "-lcrypto"] if _has_openssl() else []
     common = BENCH / "load" / "common.c"
-    for name in ("stream", "churn", "group", "idle"):
+    for name in ("stream", "churn", "group", "idle", "flood", "datagrams"):
         extra = ["-DWITH_TLS", *tls] if tls and name == "stream" else []
         _compile([BENCH / "load" / f"{name}.c", common], BUILD / f"load_{name}", extra)
-    _compile([SERVERS / "echo.c"], BUILD / "echo", [])
+    for name in ("echo", "echo_udp"):
+        _compile([SERVERS / f"{name}.c"], BUILD / name, [])
     if tls:
         _compile([SERVERS / "echo_tls.c"], BUILD / "echo_tls", tls)
     if not (BUILD / "cert.pem").exists():

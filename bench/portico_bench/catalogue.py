@@ -12,27 +12,30 @@ BUILD = BENCH / "build"
 RESULTS = BENCH / "results"
 SERVERS = BENCH / "servers"
 
-ALL_MODES = frozenset({"lines", "raw", "tls", "churn", "group", "idle"})
+UDP_MODES = frozenset({"udp-receive", "udp-echo"})
+ALL_MODES = frozenset({"lines", "raw", "tls", "churn", "group", "idle"}) | UDP_MODES
 
 
 @dataclass(frozen=True)
 class Server:
-    """One server program; `title` is what tables call it."""
+    """One server program; `title` is what tables call it, `variant` tells the program how to go about it."""
 
     name: str
     title: str
     program: str
     modes: frozenset[str] = ALL_MODES
+    variant: str = ""
 
     def command(self, port: int, mode: str) -> list[str]:
-        """The command line, `PORT MODE` at its end."""
+        """The command line, `PORT MODE [VARIANT]` at its end."""
         if self.program.endswith(".py"):
             start = [sys.executable, str(SERVERS / self.program)]
         elif self.program.endswith(".js"):
             start = [shutil.which("node") or "node", str(SERVERS / self.program)]
         else:
-            start = [str(BUILD / (f"{self.program}_tls" if mode == "tls" else self.program))]
-        return [*start, str(port), mode]
+            kind = "_tls" if mode == "tls" else "_udp" if mode in UDP_MODES else ""
+            start = [str(BUILD / (self.program + kind))]
+        return [*start, str(port), mode, *([self.variant] if self.variant else [])]
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,16 @@ class Workload:
 
 SERVER_LIST = (
     Server("c", "C epoll", "echo"),
+    Server("c-gro", "C epoll, GRO and GSO", "echo", UDP_MODES, "gro"),
     Server("portico", "Portico on uvloop", "portico_server.py"),
     Server("portico-stdlib", "Portico on asyncio", "portico_stdlib.py"),
+    Server("portico-no-gro", "Portico, GRO off", "portico_server.py", UDP_MODES, "no-gro"),
+    Server("portico-packets", "Portico, packet by packet", "portico_server.py", UDP_MODES, "packets"),
+    Server("portico-peers", "Portico, a Channel a peer", "portico_server.py", UDP_MODES, "peers"),
     Server("uvloop-protocol", "uvloop Protocol, no framing", "uvloop_protocol.py", ALL_MODES - {"group"}),
-    Server("uvloop", "uvloop streams", "uvloop_streams.py"),
-    Server("asyncio", "asyncio streams", "asyncio_streams.py"),
+    Server("asyncio-protocol", "asyncio Protocol", "asyncio_protocol.py", UDP_MODES),
+    Server("uvloop", "uvloop streams", "uvloop_streams.py", ALL_MODES - UDP_MODES),
+    Server("asyncio", "asyncio streams", "asyncio_streams.py", ALL_MODES - UDP_MODES),
     Server("anyio", "anyio on uvloop", "anyio_server.py"),
     Server("trio", "trio", "trio_server.py"),
     Server("node", "Node net", "node_server.js"),
@@ -73,6 +81,9 @@ WORKLOADS = (
     Workload("churn-reset", "Churn, closed by a reset", "churn", "churn", {"reset": 1}, "connections"),
     Workload("group-1", "Group of 1000 members, one message", "group", "group", {"burst": 1}, "deliveries"),
     Workload("group-16", "Group of 1000 members, bursts of 16", "group", "group", {"burst": 16}, "deliveries"),
+    Workload("udp-receive", "UDP received, 100 bytes, as fast as they come", "udp-receive", "flood", {}, "packets"),
+    Workload("udp-echo-64", "UDP echo of 100 bytes, 64 in flight", "udp-echo", "datagrams", {"depth": 64}, "packets"),
+    Workload("udp-echo-1", "UDP echo of 100 bytes, one in flight", "udp-echo", "datagrams", {"depth": 1}, "packets"),
     Workload("idle", "Resident memory, 10,000 idle connections", "idle", "idle", {"connections": 10_000}),
     Workload("import", "Import time", "import", "import"),
 )

@@ -15,11 +15,19 @@ from portico_bench.catalogue import SERVER_LIST, WORKLOADS, Workload
 from portico_bench.results import Results, environment
 
 COLUMNS = 3
+LONGEST_FLOOD = 4
+"""A server that loses most of a flood needs so much more for the rest that the others could not be told apart."""
+
 COLOURS = {
     "c": "#555555",
+    "c-gro": "#999999",
     "portico": "#d1495b",
     "portico-stdlib": "#e8949f",
+    "portico-no-gro": "#a83246",
+    "portico-packets": "#dd7380",
+    "portico-peers": "#f0b8bf",
     "uvloop-protocol": "#2e5f8a",
+    "asyncio-protocol": "#5d86a8",
     "uvloop": "#4f8fc0",
     "asyncio": "#94bddb",
     "anyio": "#c9a227",
@@ -34,10 +42,15 @@ def draw(results: Results, path: Path) -> None:
     shown = [(workload, bars) for workload in WORKLOADS if (bars := _bars(results, workload))]
     if not shown:
         return
-    rows = -(-len(shown) // COLUMNS)
-    figure, grid = pyplot.subplots(rows, COLUMNS, figsize=(17, 0.9 + 2.6 * rows), squeeze=False)
-    for axes, (workload, bars) in zip(grid.flat, shown, strict=False):
-        _panel(axes, workload, bars)
+    rows = [shown[first : first + COLUMNS] for first in range(0, len(shown), COLUMNS)]
+    slots = [max(len(bars) for _, bars in row) for row in rows]
+    inches = [0.8 + 0.2 * count for count in slots]
+    figure, grid = pyplot.subplots(
+        len(rows), COLUMNS, figsize=(17, 0.9 + sum(inches)), squeeze=False, height_ratios=inches
+    )
+    for row, count, panels in zip(rows, slots, grid, strict=True):
+        for axes, (workload, bars) in zip(panels, row, strict=False):
+            _panel(axes, workload, bars, count)
     for axes in list(grid.flat)[len(shown) :]:
         axes.axis("off")
     where = environment()
@@ -69,9 +82,12 @@ def _bars(results: Results, workload: Workload) -> list[tuple[str, float | None,
     return bars if any(length is not None for _, length, _ in bars) else []
 
 
-def _panel(axes: Axes, workload: Workload, bars: list[tuple[str, float | None, str]]) -> None:
-    longest = max(length for _, length, _ in bars if length is not None)
-    for position, (server, length, label) in enumerate(bars):
+def _panel(axes: Axes, workload: Workload, bars: list[tuple[str, float | None, str]], slots: int) -> None:
+    cut = LONGEST_FLOOD if workload.program == "flood" else float("inf")
+    longest = min(cut, max(length for _, length, _ in bars if length is not None))
+    for position, (server, whole, text) in enumerate(bars):
+        is_cut = whole is not None and whole > cut
+        length, label = (cut, f"… {text}") if is_cut else (whole, text)
         colour = COLOURS.get(server, "#94bddb")
         axes.barh(position, length or 0, color=colour, height=0.72)
         weight = "bold" if server == "portico" else "normal"
@@ -82,7 +98,7 @@ def _panel(axes: Axes, workload: Workload, bars: list[tuple[str, float | None, s
     axes.set_yticks(range(len(bars)), names, fontsize=9)
     for tick, (server, _, _) in zip(axes.get_yticklabels(), bars, strict=True):
         tick.set_weight("bold" if server == "portico" else "normal")
-    axes.set_ylim(len(SERVER_LIST) - 0.4, -0.6)
+    axes.set_ylim(slots - 0.4, -0.6)
     axes.set_xlim(0, longest * 1.42)
     axes.tick_params(axis="x", labelsize=8)
     axes.tick_params(axis="y", length=0)
@@ -94,5 +110,5 @@ def _panel(axes: Axes, workload: Workload, bars: list[tuple[str, float | None, s
         title = f"{workload.title}, ms"
     else:
         axes.axvline(1, color="#999999", linewidth=0.8, linestyle="--", zorder=0)
-        title = workload.title
+        title = workload.title if cut == float("inf") else f"{workload.title} (cut at {cut})"
     axes.set_title(title, fontsize=10, loc="left", weight="bold")

@@ -62,13 +62,18 @@ def _load(pid: int, port: int, workload: Workload, settings: Settings) -> Sample
         report = json.loads(read_line(process, settings.seconds + settings.warm_up + 60, log))
     finally:
         stop(process)
-    return {
+    sample = {
         "cpu_us": report["cpu_seconds"] * 1e6 / report["messages"],
         "per_second": report["messages"] / report["seconds"],
         "busy": report["cpu_seconds"] / report["seconds"],
-        "p50_us": report["p50_us"],
-        "p99_us": report["p99_us"],
     }
+    if workload.program == "flood":
+        lost, dropped = report["sent"] - report["messages"], report["dropped"]
+        shares = {"kernel_dropped": (lost - dropped) / report["sent"], "server_dropped": dropped / report["sent"]}
+        return sample | shares | {"sent_per_second": report["sent"] / report["seconds"]}
+    if workload.program == "datagrams":
+        sample["lost"] = report["lost"]
+    return sample | {"p50_us": report["p50_us"], "p99_us": report["p99_us"]}
 
 
 def _settle(pid: int, descriptors: int) -> None:

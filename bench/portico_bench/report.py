@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from portico_bench.catalogue import SERVER_LIST, WORKLOADS, Workload
+from portico_bench.catalogue import SERVER_LIST, UDP_MODES, WORKLOADS, Workload
 from portico_bench.results import Results
 
 TITLES = {server.name: server.title for server in SERVER_LIST}
@@ -35,6 +35,8 @@ def _table(results: Results, workload: Workload) -> Table:
         return _memory_table(results, workload)
     if workload.program == "import":
         return _import_table(results, workload)
+    if workload.mode in UDP_MODES:
+        return _packet_table(results, workload)
     table = Table(title=workload.title, title_justify="left", title_style="bold")
     table.add_column("server")
     headings = ("CPU µs each", "x C", "Portico / it", f"{workload.unit}/s", "p50 µs", "p99 µs", "busy")
@@ -53,8 +55,37 @@ def _table(results: Results, workload: Workload) -> Table:
             _number(get["per_second"], 0),
             _number(get["p50_us"], 0),
             _number(get["p99_us"], 0),
-            f"{(get['busy'] or 0) * 100:.0f} %",
+            _percent(get["busy"]),
         )
+    return table
+
+
+def _packet_table(results: Results, workload: Workload) -> Table:
+    table = Table(title=workload.title, title_justify="left", title_style="bold")
+    table.add_column("server", no_wrap=True)
+    flood = workload.program == "flood"
+    headings = ["CPU µs each", "x C", "x uvloop", "packets/s", "rate x uvloop", "busy"]
+    headings += ["dropped: kernel", "server"] if flood else ["p50 µs", "p99 µs", "lost"]
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for server, cell in results.cells[workload.name].items():
+        if cell.error:
+            table.add_row(_title(server), Text("failed", "red"))
+            continue
+        get = {figure: results.median(workload.name, server, figure) for figure in next(iter(cell.samples.values()))}
+        row = [
+            _number(get["cpu_us"], 3 if flood else 2),
+            _number(results.ratio(workload.name, server, "c"), 2),
+            _number(results.ratio(workload.name, server, "uvloop-protocol"), 2),
+            _number(get["per_second"], 0),
+            _number(results.ratio(workload.name, server, "uvloop-protocol", "per_second"), 2),
+            _percent(get["busy"]),
+        ]
+        if flood:
+            row += [_percent(get["kernel_dropped"]), _percent(get["server_dropped"])]
+        else:
+            row += [_number(get["p50_us"], 0), _number(get["p99_us"], 0), _number(get["lost"], 0)]
+        table.add_row(_title(server), *row)
     return table
 
 
@@ -91,16 +122,21 @@ def _import_table(results: Results, workload: Workload) -> Table:
 
 
 def _target_table(verdicts: list[dict[str, Any]]) -> Table:
-    table = Table(title="Targets (CPU ratios within one run)", title_justify="left", title_style="bold")
+    table = Table(
+        title="Targets (ratios within one run, of CPU time where nothing else is said)",
+        title_justify="left",
+        title_style="bold",
+    )
     table.add_column("target")
-    table.add_column("at most", justify="right")
+    table.add_column("bound", justify="right")
     table.add_column("seen", justify="right")
     table.add_column("")
     styles = {"reached": "green", "missed": "red", "not measured": "yellow"}
     for row in verdicts:
         unit = "" if row["unit"] == "x" else f" {row['unit']}"
         seen = "-" if row["seen"] is None else f"{row['seen']:.2f}{unit}"
-        table.add_row(row["target"], f"{row['at_most']:g}{unit}", seen, Text(row["verdict"], styles[row["verdict"]]))
+        bound = f"≤ {row['at_most']:g}" if "at_most" in row else f"≥ {row['at_least']:g}"
+        table.add_row(row["target"], bound + unit, seen, Text(row["verdict"], styles[row["verdict"]]))
     return table
 
 
@@ -110,3 +146,7 @@ def _title(server: str) -> Text:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value * 100:.0f} %"

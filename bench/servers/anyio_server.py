@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import anyio
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, UDPSocket
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.tls import TLSListener
-from common import BACKLOG, JOIN, JOINED, SEND, Numbered, arguments, ready, tls_context
+from common import (
+    BACKLOG,
+    JOIN,
+    JOINED,
+    QUESTION_SIZE,
+    SEND,
+    UDP_MODES,
+    UDP_RECEIVE,
+    Numbered,
+    arguments,
+    ready,
+    tls_context,
+    udp_socket,
+)
 
 MAX_LINE = 1 << 20
 LOST = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError)
@@ -58,8 +71,33 @@ class Group:
             await member.send(data)
 
 
+async def echo_packets(socket: UDPSocket) -> None:
+    async for data, peer in socket:
+        await socket.send((data, peer))
+
+
+async def count_packets(socket: UDPSocket) -> None:
+    """It keeps 100 packets; a newer one pushes out the oldest, and nothing tells."""
+    packets = total = 0
+    async for data, peer in socket:
+        size = len(data)
+        packets += 1
+        total += size
+        if size == QUESTION_SIZE:
+            await socket.send((b"%d %d ?" % (packets, total), peer))
+
+
+async def serve_packets(port: int, mode: str) -> None:
+    async with await UDPSocket.from_socket(udp_socket(port)) as socket:
+        ready(port)
+        await (count_packets if mode == UDP_RECEIVE else echo_packets)(socket)
+
+
 async def serve() -> None:
     port, mode = arguments()
+    if mode in UDP_MODES:
+        await serve_packets(port, mode)
+        return
     handler = Group().handle if mode == "group" else echo_bytes if mode in ("raw", "tls") else echo_lines
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port, backlog=BACKLOG)
     ready(port)

@@ -1,15 +1,24 @@
-"""What the Python servers share: arguments, certificate and the lines of the group workload."""
+"""What the Python servers share: arguments, certificate, the lines of the group workload, the socket of packets."""
 
 from __future__ import annotations
 
 import os
 import resource
+import socket
 import ssl
 import sys
 
 LINE_SIZE = 100
 BACKLOG = 4096
 JOIN, JOINED, SEND = b"join", b"joined", b"send "
+
+UDP_RECEIVE = "udp-receive"
+UDP_MODES = (UDP_RECEIVE, "udp-echo")
+UDP_BUFFER = 4 << 20
+"""SO_RCVBUF of every server of packets."""
+
+QUESTION_SIZE = 1
+"""A packet of this size asks how many packets and bytes were received, itself included."""
 
 
 def arguments() -> tuple[int, str]:
@@ -34,6 +43,15 @@ def tls_context() -> ssl.SSLContext:
 def ready(port: int) -> None:
     """Tell the runner that the server listens."""
     print("ready", port, flush=True)
+
+
+def udp_socket(port: int) -> socket.socket:
+    """A bound UDP socket with the receive buffer that all servers have."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_BUFFER)
+    sock.bind(("127.0.0.1", port))
+    return sock
 
 
 class Numbered:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from common import JOIN, JOINED, SEND, Numbered, arguments, certificate, ready
+import portico_datagrams
+from common import JOIN, JOINED, SEND, UDP_MODES, Numbered, arguments, certificate, ready
 
 import portico
 
@@ -63,6 +64,9 @@ class Members:
 def main(loop: Literal["uvloop", "asyncio"]) -> None:
     """Serve until a signal comes."""
     port, mode = arguments()
+    if mode in UDP_MODES:
+        portico_datagrams.main(port, mode, loop)
+        return
     service = portico.Service()
     address = f"tcp://127.0.0.1:{port}"
     if mode == "tls":

@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import trio
-from common import BACKLOG, JOIN, JOINED, SEND, Numbered, arguments, ready, tls_context
+from common import (
+    BACKLOG,
+    JOIN,
+    JOINED,
+    QUESTION_SIZE,
+    SEND,
+    UDP_MODES,
+    UDP_RECEIVE,
+    Numbered,
+    arguments,
+    ready,
+    tls_context,
+    udp_socket,
+)
+
+PACKET_ROOM = 2048
 
 
 async def lines_of(stream: trio.abc.Stream) -> AsyncIterator[bytes]:
@@ -57,8 +72,29 @@ class Group:
             await member.send_all(data)
 
 
+async def echo_packets(socket: trio.socket.SocketType) -> None:
+    while True:
+        data, peer = await socket.recvfrom(PACKET_ROOM)
+        await socket.sendto(data, peer)
+
+
+async def count_packets(socket: trio.socket.SocketType) -> None:
+    packets = total = 0
+    while True:
+        data, peer = await socket.recvfrom(PACKET_ROOM)
+        size = len(data)
+        packets += 1
+        total += size
+        if size == QUESTION_SIZE:
+            await socket.sendto(b"%d %d" % (packets, total), peer)
+
+
 async def serve() -> None:
     port, mode = arguments()
+    if mode in UDP_MODES:
+        socket = trio.socket.from_stdlib_socket(udp_socket(port))
+        ready(port)
+        await (count_packets if mode == UDP_RECEIVE else echo_packets)(socket)
     handler = Group().handle if mode == "group" else echo_bytes if mode in ("raw", "tls") else echo_lines
     listeners = await trio.open_tcp_listeners(port, host="127.0.0.1", backlog=BACKLOG)
     if mode == "tls":

@@ -5,9 +5,11 @@ The house, from the ground up; a room imports only rooms above it in this list:
     errors, address, options, interfaces, clock     names: what everything else speaks about
     _core        the native engine: hub, task driver, wires, codecs, connections (imports errors only)
     codecs       messages in bytes, no I/O
+    protocols    what is said beside the messages, such as the PROXY header, no I/O
     transports   sockets of the operating system: resolve, dial, listen, TLS, Unix, memory
     client       connect, retry, reconnect
     server       Service, limits, drain, groups
+    blocking     the same for threads and the interactive prompt (imported on request)
     tools        the command `portico`
 
 Every public name is exported here.
@@ -15,6 +17,7 @@ Every public name is exported here.
 
 from typing import TYPE_CHECKING
 
+from portico._core import Packet as Packet
 from portico.address import Address as Address
 from portico.address import Scheme as Scheme
 from portico.address import register_scheme as register_scheme
@@ -27,6 +30,7 @@ from portico.codecs import Lines as Lines
 from portico.codecs import Message as Message
 from portico.codecs import Messages as Messages
 from portico.codecs import Netstrings as Netstrings
+from portico.codecs import Records as Records
 from portico.errors import AddressError as AddressError
 from portico.errors import Attempt as Attempt
 from portico.errors import BindError as BindError
@@ -46,6 +50,7 @@ from portico.errors import ResolveError as ResolveError
 from portico.errors import TLSError as TLSError
 from portico.errors import UnsupportedError as UnsupportedError
 from portico.errors import WouldBlock as WouldBlock
+from portico.interfaces import Pollable as Pollable
 from portico.interfaces import Resolver as Resolver
 from portico.options import OPTIONS as OPTIONS
 from portico.server.group import Group as Group
@@ -57,27 +62,69 @@ from portico.server.service import Server as Server
 from portico.server.service import Service as Service
 from portico.server.service import serve as serve
 from portico.server.stats import Stats as Stats
-from portico.server.threads import BlockingChannel as BlockingChannel
-from portico.server.threads import BlockingStream as BlockingStream
 from portico.transports.connection import Channel as Channel
 from portico.transports.connection import Credentials as Credentials
 from portico.transports.connection import State as State
 from portico.transports.connection import Stream as Stream
 from portico.transports.connection import memory_pair as memory_pair
+from portico.transports.faces import BlockingChannel as BlockingChannel
+from portico.transports.faces import BlockingStream as BlockingStream
 from portico.transports.info import Info as Info
 from portico.transports.resolve import SystemResolver as SystemResolver
 from portico.transports.resolve import name_of as name_of
 from portico.transports.resolve import resolve as resolve
 
 if TYPE_CHECKING:
+    from portico.client.proxies import Proxy as Proxy
+    from portico.protocols.proxy_header import ProxyHeader as ProxyHeader
+    from portico.transports.adopting import adopt as adopt
+    from portico.transports.adopting import socketpair as socketpair
+    from portico.transports.ancillary import TOS as TOS
+    from portico.transports.ancillary import TTL as TTL
+    from portico.transports.ancillary import Descriptors as Descriptors
+    from portico.transports.ancillary import Dropped as Dropped
+    from portico.transports.ancillary import PacketInfo as PacketInfo
+    from portico.transports.ancillary import RawAncillary as RawAncillary
+    from portico.transports.ancillary import Timestamp as Timestamp
+    from portico.transports.ancillary import Truncated as Truncated
+    from portico.transports.datagrams import Datagrams as Datagrams
+    from portico.transports.datagrams import DatagramsStats as DatagramsStats
+    from portico.transports.datagrams import datagrams as datagrams
+    from portico.transports.diag import SocketEntry as SocketEntry
+    from portico.transports.files import open_fifo as open_fifo
+    from portico.transports.poller import Events as Events
+    from portico.transports.poller import Key as Key
+    from portico.transports.poller import Poller as Poller
+    from portico.transports.socket_list import list_sockets as list_sockets
     from portico.transports.tls import TLS as TLS
     from portico.transports.tls import TLSInfo as TLSInfo
 
 __version__ = "0.1.0"
 
 _ON_DEMAND = {
+    "adopt": "portico.transports.adopting",
+    "datagrams": "portico.transports.datagrams",
+    "Datagrams": "portico.transports.datagrams",
+    "DatagramsStats": "portico.transports.datagrams",
+    "Descriptors": "portico.transports.ancillary",
+    "Dropped": "portico.transports.ancillary",
+    "Events": "portico.transports.poller",
+    "Key": "portico.transports.poller",
+    "list_sockets": "portico.transports.socket_list",
+    "open_fifo": "portico.transports.files",
+    "PacketInfo": "portico.transports.ancillary",
+    "Poller": "portico.transports.poller",
+    "Proxy": "portico.client.proxies",
+    "ProxyHeader": "portico.protocols.proxy_header",
+    "RawAncillary": "portico.transports.ancillary",
+    "SocketEntry": "portico.transports.diag",
+    "socketpair": "portico.transports.adopting",
+    "Timestamp": "portico.transports.ancillary",
     "TLS": "portico.transports.tls",
     "TLSInfo": "portico.transports.tls",
+    "TOS": "portico.transports.ancillary",
+    "Truncated": "portico.transports.ancillary",
+    "TTL": "portico.transports.ancillary",
 }
 """What takes long to import and only some need, and where it is."""
 

@@ -97,7 +97,8 @@ SHOWN_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One thing tried while connecting: which address, how far it came (`resolve`, `connect`, `proxy`, `tls`), why it ended."""
+    """One thing tried while connecting: which address, how far it came (`resolve`, `connect`, `proxy`, `tls`), and why
+    it ended."""
 
     address: object
     stage: str
@@ -153,12 +154,14 @@ class EndOfStream(PorticoError, EOFError):
 class MessageTooLarge(PorticoError, ValueError):
     """A message is longer than `limit` bytes; `size` is its length, as far as known.
 
-    `frame`, where a codec's `decode` raises this, says how many bytes the whole frame takes: it is skipped then."""
+    `frame`, where a codec's `decode` raises this, says how many bytes the whole frame takes: it is skipped then. `hint`
+    tells what else than a higher `setting` helps, or that nothing does."""
 
-    def __init__(self, size: int, limit: int, *, frame: int | None = None, setting: str = "max_size") -> None:
-        super().__init__(
-            f"message of at least {size} bytes is over the limit of {limit} bytes; raise {setting} to allow it"
-        )
+    def __init__(
+        self, size: int, limit: int, *, frame: int | None = None, setting: str = "max_size", hint: str = ""
+    ) -> None:
+        remedy = hint or f"raise {setting} to allow it"
+        super().__init__(f"message of at least {size} bytes is over the limit of {limit} bytes; {remedy}")
         self.size, self.limit, self.frame = size, limit, frame
 
 
@@ -196,7 +199,8 @@ class WouldBlock(PorticoError, BlockingIOError):
 class DeliveryError(PorticoError, ConnectionError):
     """A packet did not reach `address`: the kernel refused it, or the network sent word (ICMP).
 
-    `data` is as much of the packet as the report quotes, `size` how long it was, as far as known. The socket goes on."""
+    `data` is as much of the packet as the report quotes, `size` how long it was, as far as known. The socket goes
+    on."""
 
     def __init__(self, code: int, reason: str, address: object = None, *, data: bytes = b"", size: int = 0) -> None:
         super().__init__(code, reason)

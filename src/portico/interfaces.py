@@ -1,11 +1,27 @@
 """The contracts that a user's own object can fulfil in place of Portico's."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 from portico.address import Address
 
-__all__ = ["Resolver"]
+__all__ = ["Pollable", "Resolver"]
+
+
+@runtime_checkable
+class Pollable(Protocol):
+    """What a `Poller` can wait for; Stream, Channel and Datagrams are such."""
+
+    @property
+    def readiness(self) -> tuple[bool, bool]:
+        """Whether receiving would answer at once (with something, the end or an error), and whether sending would."""
+        ...
+
+    def watch(self, watcher: Callable[[], object] | None, /) -> None:
+        """Call `watcher()`, which does little and never raises, whenever something became ready; None: no more.
+
+        It replaces the watcher before. The pollers share one, so nobody else may watch what a poller does."""
+        ...
 
 
 class Resolver(Protocol):

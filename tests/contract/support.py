@@ -22,6 +22,7 @@ import uvloop
 import portico
 from portico._core import driven, hub_of
 
+from .relay import relay
 from .transports import ALL, LOOPS, Case, cases
 
 FACTORIES = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
@@ -92,6 +93,8 @@ def descriptors() -> dict[str, str]:
 
 def run(case: Case, main: Callable[["Net"], Coroutine[Any, Any, Any]], *, timeout: float = 4) -> Any:
     """Run `main(net)` on a fresh loop; fail if it leaves, logs or reports anything (promise 10)."""
+    if case.transport.proxied:
+        relay()  # before anyone counts
     gc.freeze()  # so that the search for leftovers looks at what comes from here on, and costs little
     threads, files = set(threading.enumerate()), descriptors()
     reported: list[Any] = []
@@ -106,7 +109,8 @@ def run(case: Case, main: Callable[["Net"], Coroutine[Any, Any, Any]], *, timeou
             if case.wire == "loop":
                 hub_of(loop).native_sockets = False
             net = Net(case, directory)
-            result = runner.run(_bounded(main(net), timeout))
+            body = _until_closed(main(net)) if case.transport.proxied else main(net)
+            result = runner.run(_bounded(body, timeout))
             assert not net.problems, net.problems
         del loop, net, runner
         gc.collect()
@@ -121,6 +125,14 @@ def run(case: Case, main: Callable[["Net"], Coroutine[Any, Any, Any]], *, timeou
     assert set(threading.enumerate()) - kept <= threads, "threads left"
     left = {name: target for name, target in descriptors().items() if files.get(name) != target}
     assert not left, f"descriptors left: {left}"
+    return result
+
+
+async def _until_closed(main: Coroutine[Any, Any, Any]) -> Any:
+    """Run `main`, and wait for the sockets whose end has to come through another process."""
+    before = set(descriptors().values())
+    result = await main
+    await until(lambda: not [each for each in descriptors().values() if each[:7] == "socket:" and each not in before])
     return result
 
 
@@ -170,7 +182,24 @@ def spawn(body: Awaitable[Any] | Coroutine[Any, Any, Any], make: Callable[[Any],
     return asyncio.get_running_loop().create_task(make(body if asyncio.iscoroutine(body) else wait()))
 
 
-async def rest_of(stream: portico.Stream) -> bytes:
+async def taken(end: "portico.Stream | portico.Channel[bytes]", size: int) -> bytes:
+    """Return the next `size` bytes, which may come as packets."""
+    if isinstance(end, portico.Stream):
+        return await end.recv_exactly(size)
+    got = bytearray()
+    while len(got) < size:
+        got += await end.recv()
+    return bytes(got)
+
+
+def in_packets(net: "Net", data: bytes, size: int = 50_000) -> Sequence[bytes]:
+    """Return `data` as it can be sent: whole, or in packets."""
+    if not net.transport.keeps_records:
+        return [data]
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+async def rest_of(stream: "portico.Stream | portico.Channel[bytes]") -> bytes:
     """Return all that comes until the end."""
     got = bytearray()
     async for data in stream:
@@ -219,6 +248,10 @@ class Net:
     def __init__(self, case: Case, directory: str) -> None:
         self.case, self.transport, self.directory = case, case.transport, directory
         self.native = case.wire == "epoll"
+        self.greeting: dict[str, Any] = {"proxy_header": "v2"} if self.transport.header else {}
+        if self.transport.proxied:
+            self.greeting["proxy"] = relay()
+        """What `portico.connect` is told for the server to listen at all."""
         self.problems: list[str] = []
         """What the servers counted though no test asked for it."""
 
@@ -247,6 +280,8 @@ class Net:
             given, tls = upgrade, None
         limits = limits or portico.Limits()
         wanted = None if given is not handler else codec
+        if self.transport.header:
+            settings["proxied_by"] = ["loopback"]
         server = await portico.serve(given, address, codec=wanted, tls=tls, limits=limits, **settings)
         try:
             yield server
@@ -263,6 +298,7 @@ class Net:
     ) -> Any:
         """Connect by `portico.connect`."""
         version = self.transport.tls if secure else None
+        settings |= self.greeting
         if version is None:
             address = server.address.replace(scheme="tcp") if self.transport.inet else server.address
             return await portico.connect(address, codec=codec, timeout=10, **settings)
@@ -291,12 +327,18 @@ class Net:
         over = asyncio.Event()
 
         async def handler(connection: Any) -> None:
+            if arrived.done() and not self.transport.tells_start:
+                return  # a packet that came when its channel was over has begun another one
             arrived.set_result(connection)
             await over.wait()
 
         async with self.serve(handler, codec, limits=limits, secure=secure, **(listen or {})) as server:
             near = await self.connect(server, codec if near_codec is ... else near_codec, secure=secure, **settings)
+            if not self.transport.tells_start:
+                near.socket.send(b"")  # an empty packet, which is no message of a codec's
             far = await arrived
+            if not self.transport.tells_start and codec is None:
+                assert await far.recv() == b""
             try:
                 yield near, far
                 near.close()

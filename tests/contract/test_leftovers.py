@@ -10,7 +10,7 @@ import pytest
 import portico
 
 from .support import contract, run, spawn
-from .transports import ALL, cases
+from .transports import EVERY, cases
 
 CASE = cases(["mem"], ["asyncio"])[0]
 
@@ -61,7 +61,7 @@ def test_the_runner_sees_whatever_is_left():
         os.close(fd)
 
 
-@contract()
+@contract(EVERY)
 async def test_a_clean_life_leaves_nothing(net):
     """Many connections, with everything that makes an object: sockets, channels, queues, a connection unread."""
 
@@ -69,7 +69,8 @@ async def test_a_clean_life_leaves_nothing(net):
         async for message in channel:
             await channel.send(message)
 
-    async with net.serve(echo, portico.Lines()) as server:
+    limits = portico.Limits(idle_timeout=None if net.transport.tells_end else 0.2)  # a handler has to end somehow
+    async with net.serve(echo, portico.Lines(), limits=limits) as server:
         clients = [await net.connect(server, portico.Lines()) for _ in range(5)]
         for number, client in enumerate(clients):
             client.send(f"from {number}")
@@ -82,12 +83,12 @@ async def test_a_clean_life_leaves_nothing(net):
         assert server.stats.accepted == 5
 
 
-@contract(ALL, loops=["asyncio"])
+@contract(EVERY, loops=["asyncio"])
 async def test_nothing_is_left_where_the_loop_is_in_debug_mode(net):
     asyncio.get_running_loop().set_debug(True)
     asyncio.get_running_loop().slow_callback_duration = 10
     async with net.pair(portico.Lines()) as (near, far):
         await near.send("hello")
         assert await far.recv() == "hello"
-        await far.send("x" * 100_000)
-        assert len(await near.recv()) == 100_000
+        await far.send("x" * 50_000)
+        assert len(await near.recv()) == 50_000

@@ -24,7 +24,20 @@ class Transport:
     """The version of TLS that is spoken."""
     upgraded: bool = False
     """TLS begins by `start_tls` on both sides."""
+    header: bool = False
+    """Clients send a PROXY header first, which the server wants."""
+    proxied: bool = False
+    """Clients come through a SOCKS5 proxy."""
     wires: tuple[str, ...] = SOCKETS
+    keeps_records: bool = False
+    """What is sent arrives as it was cut: connections are Channels, without a codec of bytes."""
+    tells_start: bool = True
+    """A server knows of a connection before anything was sent."""
+    tells_end: bool = True
+    """The peer hears of a close."""
+    can_half_close: bool = True
+    lossless: bool = True
+    """A receiver that takes nothing makes the sender wait; else what finds no room is dropped, and counted."""
 
     @property
     def inet(self) -> bool:
@@ -32,7 +45,7 @@ class Transport:
 
     @property
     def unix(self) -> bool:
-        return self.scheme == "unix"
+        return self.scheme in ("unix", "unixpacket")
 
     @property
     def memory(self) -> bool:
@@ -63,7 +76,10 @@ def _has_ipv6() -> bool:
     return False
 
 
-TRANSPORTS = {
+PEER = {"keeps_records": True, "tells_start": False, "tells_end": False, "can_half_close": False, "lossless": False}
+"""What is known where a server's connections are the peers of one socket."""
+
+STREAMS = {
     row.name: row
     for row in (
         Transport("tcp", "tcp://127.0.0.1:0", "tcp"),
@@ -71,6 +87,10 @@ TRANSPORTS = {
         Transport("tls", "tls://127.0.0.1:0", "tls", tls="TLSv1.3"),
         Transport("tls12", "tcp://127.0.0.1:0", "tls", tls="TLSv1.2"),
         Transport("starttls", "tcp://127.0.0.1:0", "tls", tls="TLSv1.3", upgraded=True),
+        Transport("proxy-header", "tcp://127.0.0.1:0", "tcp", header=True),
+        Transport("proxy-header+tls", "tls://127.0.0.1:0", "tls", tls="TLSv1.3", header=True),
+        Transport("proxied", "tcp://127.0.0.1:0", "tcp", proxied=True),
+        Transport("proxied+tls", "tls://127.0.0.1:0", "tls", tls="TLSv1.3", proxied=True),
         Transport("unix", "unix:{dir}/portico.sock", "unix"),
         Transport("abstract", "unix:@{dir}/portico", "unix"),
         Transport("unix+tls", "unix:{dir}/portico.sock", "unix", tls="TLSv1.3"),
@@ -78,11 +98,31 @@ TRANSPORTS = {
         Transport("mem+tls", "mem:contract", "mem", tls="TLSv1.3", wires=("memory",)),
     )
 }
-ALL = tuple(TRANSPORTS)
-PLAIN = tuple(name for name, row in TRANSPORTS.items() if row.tls is None)
-SECURE = tuple(name for name, row in TRANSPORTS.items() if row.tls is not None)
+PACKETS = {
+    row.name: row
+    for row in (
+        Transport("unixpacket", "unixpacket:{dir}/portico.sock", "unixpacket", keeps_records=True),
+        Transport("unixgram", "unixgram:{dir}/portico.sock", "unixgram", **PEER),
+        Transport("udp", "udp://127.0.0.1:0", "udp", **PEER),
+        *([Transport("udp6", "udp://[::1]:0", "udp", **PEER)] if _has_ipv6() else []),
+    )
+}
+TRANSPORTS = {**STREAMS, **PACKETS}
+ALL = tuple(STREAMS)
+"""Those that carry bytes in a row; what holds for messages holds over `PACKETS`, too."""
+EVERY = tuple(TRANSPORTS)
+PLAIN = tuple(name for name, row in STREAMS.items() if row.tls is None and not row.header and not row.proxied)
+"""Those that carry what is sent and nothing else."""
+DIRECT = tuple(name for name, row in STREAMS.items() if not row.proxied)
+"""Those where what was sent is there when the loop looks next: no other process is on the way."""
+SECURE = tuple(name for name, row in STREAMS.items() if row.tls is not None)
 SOME = ("tcp", "tls", "unix", "mem")
 """One of each kind, for what depends more on the engine than on the transport."""
+MESSAGES = (*SOME, *PACKETS)
+"""As `SOME`, where a test sends and receives whole messages."""
+LOSSLESS = tuple(name for name in PACKETS if TRANSPORTS[name].lossless)
+LOSSY = tuple(name for name in PACKETS if not TRANSPORTS[name].lossless)
+HALF_CLOSING = tuple(name for name in PACKETS if TRANSPORTS[name].can_half_close)
 
 
 def cases(names: Iterable[str] = ALL, loops: Iterable[str] = LOOPS, wires: Iterable[str] | None = None) -> list[Case]:

@@ -127,8 +127,11 @@ def test_the_guides_threaded_service_shouts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "printed"),
     [
+        ("discovery", "found an echo, which speaks English\nhello indeed\n"),
         ("headed_messages", "{'result': \"found nothing for 'morpheus'\"}\n"),
         ("pass_descriptor", "a file from afar\n"),
+        ("blocking_client", "HELLO\nnothing more yet\nAND GOODBYE\n"),
+        ("poller", "the packets: a packet (READABLE)\nthe pipe: a line (READABLE)\nthe stream: hello (READABLE)\n"),
     ],
 )
 def test_example(name: str, printed: str, capsys: pytest.CaptureFixture[str]) -> None:

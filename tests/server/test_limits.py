@@ -10,7 +10,7 @@ import portico
 from portico import Limits
 from portico.errors import ConfigurationError
 from portico.server.admission import MAX_REMEMBERED, AddressRule, Admission, packed_host
-from portico.transports.wires import packed_peer
+from portico.transports.sockaddr import packed_sockaddr
 
 from .support import (
     EVERYWHERE,
@@ -252,13 +252,13 @@ def test_what_is_remembered_of_rates_is_bounded(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_peer_is_read_from_the_kernels_address() -> None:
-    assert packed_host(packed_peer(socket.AF_INET, ("192.0.2.7", 80))) == bytes([192, 0, 2, 7])
-    mapped = packed_peer(socket.AF_INET6, ("::ffff:192.0.2.7", 80, 0, 0))
+    assert packed_host(packed_sockaddr(socket.AF_INET, ("192.0.2.7", 80))) == bytes([192, 0, 2, 7])
+    mapped = packed_sockaddr(socket.AF_INET6, ("::ffff:192.0.2.7", 80, 0, 0))
     assert packed_host(mapped) == bytes([192, 0, 2, 7])
-    assert packed_host(packed_peer(socket.AF_INET6, ("2001:db8::1", 80, 0, 0))) == socket.inet_pton(
+    assert packed_host(packed_sockaddr(socket.AF_INET6, ("2001:db8::1", 80, 0, 0))) == socket.inet_pton(
         socket.AF_INET6, "2001:db8::1"
     )
-    assert packed_host(packed_peer(socket.AF_UNIX, b"\0name")) == b""
+    assert packed_host(packed_sockaddr(socket.AF_UNIX, b"\0name")) == b""
 
 
 @pytest.mark.parametrize(

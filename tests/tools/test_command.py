@@ -7,7 +7,7 @@ import pytest
 
 from tools.command import environment, portico
 
-COMMANDS = ["demo", "connect", "listen", "run", "resolve"]
+COMMANDS = ["demo", "connect", "listen", "run", "resolve", "sockets", "discover"]
 
 
 def test_version_is_told() -> None:
@@ -53,6 +53,11 @@ def test_no_arguments_show_the_help() -> None:
         (["listen", "127.0.0.1:0", "--cert", "/nonexistent"], 2, "cannot read certificate"),
         (["resolve", "localhost", "--numeric"], 1, "only numeric addresses are allowed"),
         (["resolve", "localhost", "-4", "-6"], 2, "-4 and -6 together"),
+        (["demo", "--discover", "--bots", "1"], 2, "exclude one another; give one of them"),
+        (["discover", "_http"], 2, "'_http' is no service type; write _name._tcp or _name._udp"),
+        (["discover", "--watch"], 2, "--watch needs a TYPE; such as _http._tcp"),
+        (["discover", "_http._tcp", "--interface", "nope0"], 2, "no network interface 'nope0'"),
+        (["discover", "_none-here._tcp", "--timeout", "0.1"], 1, "nobody announced _none-here._tcp within 0.1 s"),
         (["run", "nonsense_module:service"], 2, "there is no module 'nonsense_module'"),
         (["run", ":"], 2, "is not MODULE:SERVICE"),
     ],

@@ -1,6 +1,7 @@
 """`portico demo`: people come in by every door with the command that is printed for it."""
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -106,6 +107,28 @@ def test_a_taken_usual_port_is_replaced() -> None:
 def test_it_says_who_can_reach_a_room_that_is_not_private() -> None:
     with started_portico("demo", "--host", "*", "--port", "0") as server:
         server.stdout.wait_for("Not only you: .*every network this machine is on")
+
+
+def test_a_room_that_is_announced_is_found_by_its_name_and_joined() -> None:
+    name = f"room {os.getpid()}"
+    with started_portico("demo", "--port", "0", "--announce", "--name", name) as server:
+        server.stdout.wait_for(f"Announced as '{name}' on this machine only")
+        with started_portico("demo", "chat", "--discover", "--name", name.upper()) as person:
+            person.stdout.wait_for(f"welcome to {name}: you are guest-1")
+            person.stderr.wait_for(f"joining {name} at tcp://127.0.0.1:")
+            listed = portico("discover", "_portico-chat._tcp").stdout.decode()
+            assert re.search(rf"^{name}\ttcp://127\.0\.0\.1:\d+\t$", listed, re.M)
+            server.send_signal(signal.SIGTERM)
+            person.stdout.wait_for("the room closes")
+            person.end_input()
+            assert (person.wait(), server.wait()) == (0, 0)
+            assert server.stderr.all() == b""
+
+
+def test_a_room_that_nobody_announces_is_not_found() -> None:
+    done = portico("demo", "chat", "--discover", "--name", "nobody's")
+    said = b'portico: no chat called "nobody\'s" was found within 3 s; start one with: portico demo --announce\n'
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", said)
 
 
 @pytest.mark.parametrize("bots", ["1", "20"])

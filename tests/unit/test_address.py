@@ -68,6 +68,7 @@ addresses = st.one_of(inet_addresses, path_addresses)
 PIECES = [
     *["tcp", "unix", "mem", "udp", ":", "://", "//", "/", "[", "]", "::1", "fe80::1", "%", "%41", "%zz", "eth0", "?"],
     *["?flow=", "flow=5", "*", "<broadcast>", "<unnamed>", "127.0.0.1", "host", ".", "-", "http", "80", "65536", "@"],
+    *["raw", "packet", "vsock", "fifo", "unixgram", "icmp", "arp", "0x0806", "any", "hypervisor", "4294967295"],
     *["ü", "。", "٣", "xn--", "0x1", "#", "\x00", " ", "\n", "\ud800", "\udc80", "a" * 64],
 ]
 texts = st.one_of(st.text(st.characters()), st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
@@ -89,7 +90,7 @@ def test_every_address_prints_as_text_that_parses_to_it(address: Address) -> Non
 
 
 @settings(max_examples=400)
-@given(texts, st.sampled_from([None, "tcp", "udp", "unix", "mem"]))
+@given(texts, st.sampled_from([None, *SCHEMES]))
 def test_arbitrary_text_parses_to_what_round_trips_or_raises_address_error(text: str, default: str | None) -> None:
     try:
         address = Address.parse(text, default)
@@ -101,7 +102,7 @@ def test_arbitrary_text_parses_to_what_round_trips_or_raises_address_error(text:
 
 
 @given(
-    st.sampled_from(["tcp", "unix", "mem", "udp"]),
+    st.sampled_from(sorted(SCHEMES)),
     st.text(st.characters()),
     st.text(st.characters()),
     st.text(st.characters()),
@@ -528,9 +529,19 @@ def test_who_can_reach_it(text: str, traits: str) -> None:
 
 
 def test_the_schemes_of_the_table() -> None:
-    assert set(SCHEMES) >= {"tcp", "tls", "unix", "udp", "mem"}
-    assert SCHEMES["tls"].secure
-    assert SCHEMES["udp"].kind == "datagram"
+    kinds = {name: scheme.kind for name, scheme in SCHEMES.items()}
+    assert [name for name in kinds if kinds[name] == "stream"] == [
+        "tcp",
+        "tls",
+        "unix",
+        "mem",
+        "vsock",
+        "fifo",
+        "device",
+    ]
+    assert [name for name in kinds if kinds[name] == "datagram"] == ["udp", "unixgram", "raw", "packet"]
+    assert [name for name in kinds if kinds[name] == "seqpacket"] == ["unixpacket"]
+    assert [name for name, scheme in SCHEMES.items() if scheme.secure] == ["tls"]
 
 
 def test_another_scheme_registers_itself(url_scheme: str) -> None:

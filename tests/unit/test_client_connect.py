@@ -1,6 +1,7 @@
 import asyncio
 import errno
 import re
+import select
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -473,6 +474,33 @@ async def test_a_unix_socket_that_is_not_there(tmp_path: Path) -> None:
     assert str(error) == f"cannot connect to unix:{tmp_path}/nobody: connect: no such file or directory"
 
 
+# Packets
+
+
+@on_both_loops
+async def test_where_packets_are_carried_each_is_a_message() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.setblocking(False)
+        peer.bind(("127.0.0.1", 0))
+        async with connect(f"udp://127.0.0.1:{peer.getsockname()[1]}", timeout=5) as channel:
+            assert type(channel) is Channel
+            await channel.send(b"question")
+            data, back = await asyncio.get_running_loop().run_in_executor(None, _received, peer)
+            assert data == b"question"
+            peer.sendto(b"answer\n", back)
+            assert await channel.recv() == b"answer\n"
+        address = channel.remote_address
+        async with connect(address, codec=Lines(), source="127.0.0.1") as channel:
+            await channel.send("line")
+            data, _ = await asyncio.get_running_loop().run_in_executor(None, _received, peer)
+            assert data == b"line\n"
+
+
+def _received(peer: socket.socket) -> Any:
+    select.select([peer], [], [], 5)
+    return peer.recvfrom(100)
+
+
 # What cannot be
 
 
@@ -483,7 +511,9 @@ async def test_a_unix_socket_that_is_not_there(tmp_path: Path) -> None:
         ("tcp://0.0.0.0:80", "connect to tcp://localhost:80"),
         ("tls://[::]:443", "connect to tls://localhost:443"),
         ("tcp://localhost:0", "port 0 in tcp://localhost:0 is for servers"),
-        ("udp://localhost:53", "not udp"),
+        ("packet://eth0", "not packet"),
+        ("vsock://any:5000", "connect to vsock://1:5000"),
+        ("raw://*:icmp", "connect to raw://localhost:1"),
         ("unix:<unnamed>", "without a path"),
     ],
 )

@@ -164,12 +164,18 @@ def test_the_system_is_asked_for_the_kind_and_family(monkeypatch: pytest.MonkeyP
         ("unix:x", None, "unix:x"),
         ("@x", None, "unix:@x"),
         ("mem:x", None, "mem:x"),
+        ("unixgram:/run/x", None, "unixgram:/run/x"),
+        ("fifo:/run/x", None, "fifo:/run/x"),
+        ("packet://lo:arp", None, "packet://lo:0x0806"),
+        ("vsock://host:9", None, "vsock://2:9"),
+        ("raw://127.0.0.1:icmp", None, "raw://127.0.0.1:1"),
+        (Address("raw", "127.0.0.1", 0), "udp", "raw://127.0.0.1:17"),
         (Address("tls", "::1", 443), None, "tls://[::1]:443"),
         (Address("tls", "::1", 443), 444, "tls://[::1]:444"),
         (Address("unix"), None, "unix:<unnamed>"),
     ],
 )
-def test_nobody_is_asked_what_needs_no_asking(host: str | Address, port: int | None, expected: str) -> None:
+def test_nobody_is_asked_what_needs_no_asking(host: str | Address, port: int | str | None, expected: str) -> None:
     for numeric_only in (False, True):
         found = run(lambda only=numeric_only: resolve(host, port, numeric_only=only, resolver=NoOne()))
         assert [str(each) for each in found] == [expected]
@@ -180,6 +186,7 @@ def test_every_interface_of_one_family() -> None:
     any_host = Address("tcp", "", 80)
     assert run(lambda: resolve(any_host, family=socket.AF_INET)) == [Address("tcp", "0.0.0.0", 80)]
     assert run(lambda: resolve(any_host, family=socket.AF_INET6)) == [any_host]
+    assert run(lambda: resolve("raw://*:udp", family=socket.AF_INET6)) == [Address("raw", "::", 17)]
 
 
 def test_a_service_name_as_port(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +220,14 @@ def test_name_of_loopback_is_a_name() -> None:
 def test_name_of_what_has_no_host() -> None:
     assert run(lambda: name_of(Address("unix", path="/x"), resolver=NoOne())) == ("/x", "")
     assert run(lambda: name_of(Address("mem", path="x"), resolver=NoOne())) == ("x", "")
+    assert run(lambda: name_of(Address("fifo", path="/x"), resolver=NoOne())) == ("/x", "")
+    assert run(lambda: name_of(Address("vsock", "2", 9), resolver=NoOne())) == ("2", "9")
+    assert run(lambda: name_of(Address("packet"), resolver=NoOne())) == ("*", "3")
+
+
+def test_name_of_a_raw_address_leaves_the_protocol_a_number() -> None:
+    host, protocol = run(lambda: name_of(Address("raw", "127.0.0.1", 17)))
+    assert (host, protocol) == (socket.getnameinfo(("127.0.0.1", 0), 0)[0], "17")
 
 
 def test_name_of_a_name_is_an_error() -> None:

@@ -5,30 +5,32 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
 
 from .codec cimport TOO_LARGE, Codec, Payload, Span, failure, open_bytes, release
-from .connection cimport (BATCH, CLOSED, ENDED, FAILED, ITERATE, NEXT, OPEN, Connection, ReadState, Recv, Settings)
+from .connection cimport (BATCH, CLOSED, ENDED, FAILED, ITERATE, NEXT, OPEN, WITH_CONTROL, Connection, Failure, ReadState, Recv)
 from .ring cimport Slot, ring_pop
-from .wire cimport Sink, Wire
+from .sender cimport Settings
+from .wire cimport Arrival, Sink, Wire
 
-from portico.errors import EndOfStream, MessageTooLarge, ProtocolError
+from portico.errors import BusyError, ConfigurationError, EndOfStream, MessageTooLarge, ProtocolError
 
 cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
 
 
-cdef class _Failure:
-    """Stands in the queue for a message that could not be read."""
-    cdef object error
+cdef class Accompanied:
+    """A message in the queue, with the control messages that came with it."""
+    cdef object message
+    cdef list beside
 
 
 cdef class ChannelBase(Connection):
     """Messages of `codec` upon `wire`, or upon that of `predecessor`, with what that has received."""
-    cdef readonly Codec codec
-    cdef Py_ssize_t skip            # bytes to drop of a message that is too large; -1: until the codec finds its end
-    cdef Py_ssize_t needed          # bytes that a codec in Python wants to see first
 
     def __init__(self, Wire wire not None, Codec codec not None, Settings settings not None, owner=None,
                  Connection predecessor=None):
         super().__init__(wire, settings, owner)
+        if codec.for_records and not self.records:
+            raise ConfigurationError(f"{codec!r} is for sockets that keep packets apart; bytes in a row need a codec such "
+                                     "as Lines()")
         self.codec = codec
         self.take_over(predecessor)
 
@@ -45,6 +47,8 @@ cdef class ChannelBase(Connection):
             return 0
         self.active = self.hub.now
         self.settings.bytes_received += size
+        if self.wire.arriving is not None:
+            self.take_beside()
         if not self.codec.native:
             self.parse_in_python(data, size)
         elif self.carry_size == 0:
@@ -62,11 +66,73 @@ cdef class ChannelBase(Connection):
                 self.set_deadline()
         else:
             self.message_begun = 0
-        if self.reader is not None and self.messages.count:
-            self.reader.wake()
+        return self.announce(reader_waits)
+
+    cdef int announce(self, bint reader_waits) except -1:
+        """Tell whoever waits that messages came."""
+        if self.messages.count:
+            if self.reader is not None:
+                self.reader.wake()
+            if self.watcher is not None:
+                self.watcher()
         if self.queued_size > self.settings.read_limit and not reader_waits:
             self.pause_reading()
         return 0
+
+    cdef int packet_arrived(self, const char* data, Py_ssize_t size, Arrival* arrival) except -1:
+        """Take the messages of one packet: what is broken or cut short costs that packet only."""
+        cdef bint reader_waits = self.reader is not None and self.messages.count == 0
+        cdef Py_ssize_t used
+        cdef Span span
+        if self.read_state != OPEN:
+            return 0
+        self.active = self.hub.now
+        self.settings.bytes_received += size
+        if arrival.control is not NULL:
+            self.wire.arriving = <list>arrival.control
+            self.take_beside()
+        if arrival.whole_size > size:
+            self.push_failure(MessageTooLarge(arrival.whole_size, size, hint="the rest of the packet is lost"))
+        elif self.codec.for_records:
+            if size > self.codec.max_size:
+                self.push_failure(MessageTooLarge(size, self.codec.max_size))
+            else:
+                self.push_message(self.codec.load(data, size), size)
+        elif self.codec.native:
+            used = self.parse(data, size)
+            if used < size and not self.skip:
+                used = self.codec.finish(data + used, size - used, &span)
+                if used > 0:
+                    self.push_message(self.codec.load(data + size - used + span.start, span.size), span.size)
+                else:
+                    self.push_failure(failure(self.codec, used, &span))
+            self.skip = self.searched = 0
+        elif size:
+            self.parse_in_python(data, size)
+            if self.carry_size:
+                self.push_failure(ProtocolError("the packet ends within a message"))
+                self.drop_carry()
+            self.skip = self.needed = 0
+        return self.announce(reader_waits)
+
+    cdef int push_message(self, object message, Py_ssize_t size) except -1:
+        """Queue what `load` gave: bytes, str or the error that it is."""
+        cdef Accompanied accompanied
+        self.settings.messages_received += 1
+        if not (PyBytes_CheckExact(message) or PyUnicode_CheckExact(message)):
+            return self.push_failure(message)
+        if self.beside is not None:
+            accompanied = Accompanied.__new__(Accompanied)
+            accompanied.message = message
+            accompanied.beside, self.beside = self.beside, None
+            message = accompanied
+        return self.push(message, size)
+
+    def take_received(self):
+        """Say that there is nothing but messages, which have to be taken before."""
+        if self.messages.count or self.carry_size:
+            raise BusyError("messages wait to be taken: receive them first")
+        return b""
 
     cdef int drop_front(self, Py_ssize_t size) except -1:
         cdef Py_ssize_t searched = self.searched
@@ -92,12 +158,7 @@ cdef class ChannelBase(Connection):
             frame = codec.next(data + used, size - used, &self.searched, &span)
             if frame > 0:
                 self.searched = 0
-                message = codec.load(data + used + span.start, span.size)
-                if PyBytes_CheckExact(message) or PyUnicode_CheckExact(message):
-                    self.push(message, span.size)
-                else:
-                    self.push_failure(message)
-                self.settings.messages_received += 1
+                self.push_message(codec.load(data + used + span.start, span.size), span.size)
                 used += frame
             elif frame == 0:
                 return used
@@ -176,13 +237,10 @@ cdef class ChannelBase(Connection):
             self.drop_carry()
         return Connection.stop_reading(self, state)
 
-    cdef int push_failure(self, object error) except -1:
-        cdef _Failure failure = _Failure.__new__(_Failure)
-        failure.error = error
-        return self.push(failure, 0)
-
     cdef int fail(self, object error) except -1:
         """What comes from here on cannot be understood; what is queued stays readable."""
+        if self.records:
+            return self.push_failure(error)
         self.failure = error
         self.message_begun = 0
         self.stop_reading(FAILED)
@@ -193,10 +251,11 @@ cdef class ChannelBase(Connection):
         cdef list batch
         if recv.kind == BATCH and self.messages.count:
             batch = []
-            while self.messages.count and type(<object>self.messages.slots[self.messages.first].item) is not _Failure:
+            while self.messages.count and type(<object>self.messages.slots[self.messages.first].item) is not Failure:
                 slot = ring_pop(&self.messages)
-                batch.append(<object>slot.item)
-                Py_DECREF(<object>slot.item)
+                message = <object>slot.item
+                Py_DECREF(message)
+                batch.append((<Accompanied>message).message if type(message) is Accompanied else message)
                 self.took(slot.size)
             if batch:
                 Py_INCREF(batch)
@@ -206,11 +265,24 @@ cdef class ChannelBase(Connection):
             return 0
         slot = ring_pop(&self.messages)
         self.took(slot.size)
-        if type(<object>slot.item) is _Failure:
-            error = (<_Failure>slot.item).error
-            Py_DECREF(<object>slot.item)
-            raise error
-        answer[0] = slot.item
+        if PyBytes_CheckExact(<object>slot.item) and recv.kind != WITH_CONTROL:
+            answer[0] = slot.item
+            return 1
+        return self.hand_out(recv, slot.item, answer)
+
+    cdef int hand_out(self, Recv recv, PyObject* item, PyObject** answer) except -1:
+        """As `take`, for what may be more or less than a message."""
+        message = <object>item
+        Py_DECREF(message)
+        beside = None
+        if type(message) is Failure:
+            raise (<Failure>message).error
+        if type(message) is Accompanied:
+            beside, message = (<Accompanied>message).beside, (<Accompanied>message).message
+        if recv.kind == WITH_CONTROL:
+            message = (message, beside or [])
+        Py_INCREF(message)
+        answer[0] = <PyObject*>message
         return 1
 
     cdef object end(self, Recv recv):
@@ -238,6 +310,10 @@ cdef class ChannelBase(Connection):
         :raises ProtocolError: what came is no message
         :raises BusyError: another task is receiving"""
         return self.new_recv(NEXT)
+
+    def recv_with_control(self):
+        """As `recv`, but the answer is the message and a list of the control messages that came with it."""
+        return self.new_recv(WITH_CONTROL)
 
     def __aiter__(self):
         return self

@@ -24,14 +24,20 @@ cdef class Codec:
     """How messages are cut out of bytes. One object serves all connections: it holds settings, no state."""
     cdef readonly Py_ssize_t max_size
     cdef readonly bint native   # its frames are found by `next`, without a Python object
+    cdef readonly bint for_records  # a packet is a message, so bytes in a row are nothing for it
 
     cdef Py_ssize_t next(self, const char* data, Py_ssize_t size, Py_ssize_t* searched, Span* span) noexcept
+    cdef Py_ssize_t finish(self, const char* data, Py_ssize_t size, Span* span) noexcept
     cdef bint resync(self, const char* data, Py_ssize_t size, Py_ssize_t* dropped) noexcept
     cdef object load(self, const char* data, Py_ssize_t size)
     cdef int open(self, object message, Payload* payload) except -1
     cdef int head(self, Py_ssize_t size, char* out) noexcept
     cdef int tail(self, char* out) noexcept
     cdef Py_ssize_t check(self, Py_ssize_t size) except -1
+
+
+cdef class Records(Codec):
+    cdef readonly bint text
 
 
 cdef int open_bytes(object message, Payload* payload) except -1

@@ -37,6 +37,27 @@ cdef int open_bytes(object message, Payload* payload) except -1:
     return 0
 
 
+cdef int open_text(object message, Payload* payload, str what, str codec) except -1:
+    """Let `payload` show the UTF-8 of the str `message`; to be released."""
+    if not PyUnicode_Check(message):
+        raise TypeError(f"{codec} of text sends str, not {type(message).__name__}; {codec}(text=False) sends bytes")
+    try:
+        payload.data = PyUnicode_AsUTF8AndSize(message, &payload.size)
+    except UnicodeEncodeError as error:
+        raise ProtocolError(f"a {what} cannot be sent as UTF-8: {error.reason}", error.start) from None
+    Py_INCREF(message)
+    payload.owner = <PyObject*>message
+    return 0
+
+
+cdef object load_text(const char* data, Py_ssize_t size, str what):
+    """Return the text of UTF-8, or the error that it is none."""
+    try:
+        return PyUnicode_DecodeUTF8(data, size, NULL)
+    except UnicodeDecodeError as error:
+        return ProtocolError(f"a {what} is not UTF-8: {error.reason} at byte {error.start}", error.start)
+
+
 cdef void release(Payload* payload) noexcept:
     if payload.owner is not NULL:
         Py_DECREF(<object>payload.owner)
@@ -119,6 +140,11 @@ cdef class Codec:
         `searched` bytes of `data` were searched by earlier calls, so that dribbled bytes cost linear time."""
         return 0
 
+    cdef Py_ssize_t finish(self, const char* data, Py_ssize_t size, Span* span) noexcept:
+        """As `next`, for what is left at the end of a packet: nothing follows."""
+        span.start, span.reason = 0, b"the packet ends within a message"
+        return INVALID
+
     cdef bint resync(self, const char* data, Py_ssize_t size, Py_ssize_t* dropped) noexcept:
         """Say how many bytes belong to a message that is too large, and whether it ends with them."""
         dropped[0] = size
@@ -141,6 +167,36 @@ cdef class Codec:
     cdef int tail(self, char* out) noexcept:
         """Write what goes after a payload, return its size."""
         return 0
+
+
+cdef class Records(Codec):
+    """A packet is a message: for sockets that keep packets apart (UDP, Unix datagram and seqpacket, raw).
+
+    `text` makes the messages str, encoded as UTF-8; else they are bytes."""
+
+    def __init__(self, *, text=False, max_size=DEFAULT_MAX_SIZE):
+        super().__init__(max_size)
+        self.native = self.for_records = True
+        self.text = text
+
+    def __repr__(self):
+        return f"Records(text={self.text}, max_size={self.max_size})"
+
+    def decode(self, data):
+        """Return all of `data` as one message, and its size."""
+        cdef const unsigned char[::1] view = data
+        if self.check(view.shape[0]) == 0:
+            return ("" if self.text else b""), 0
+        message = self.load(<const char*>&view[0], view.shape[0])
+        if isinstance(message, ProtocolError):
+            raise message
+        return message, view.shape[0]
+
+    cdef object load(self, const char* data, Py_ssize_t size):
+        return load_text(data, size, "packet") if self.text else PyBytes_FromStringAndSize(data, size)
+
+    cdef int open(self, object message, Payload* payload) except -1:
+        return open_text(message, payload, "packet", "Records") if self.text else open_bytes(message, payload)
 
 
 cdef class Lines(Codec):
@@ -188,29 +244,25 @@ cdef class Lines(Codec):
         searched[0] = span.size
         return 0 if place is NULL else span.size + self.mark_size
 
+    cdef Py_ssize_t finish(self, const char* data, Py_ssize_t size, Span* span) noexcept:
+        """The end of a packet ends a line, too."""
+        span.start, span.size = 0, size
+        if size > self.max_size:
+            span.frame = size
+            return TOO_LARGE
+        return size
+
     cdef bint resync(self, const char* data, Py_ssize_t size, Py_ssize_t* dropped) noexcept:
         cdef const char* place = self.find(data, size)
         dropped[0] = max(size - (self.mark_size - 1), 0) if place is NULL else place - data + self.mark_size
         return place is not NULL
 
     cdef object load(self, const char* data, Py_ssize_t size):
-        if not self.text:
-            return PyBytes_FromStringAndSize(data, size)
-        try:
-            return PyUnicode_DecodeUTF8(data, size, NULL)
-        except UnicodeDecodeError as error:
-            return ProtocolError(f"a line is not UTF-8: {error.reason} at byte {error.start}", error.start)
+        return load_text(data, size, "line") if self.text else PyBytes_FromStringAndSize(data, size)
 
     cdef int open(self, object message, Payload* payload) except -1:
-        if self.text and PyUnicode_Check(message):
-            try:
-                payload.data = PyUnicode_AsUTF8AndSize(message, &payload.size)
-            except UnicodeEncodeError as error:
-                raise ProtocolError(f"a line cannot be sent as UTF-8: {error.reason}", error.start) from None
-            Py_INCREF(message)
-            payload.owner = <PyObject*>message
-        elif self.text:
-            raise TypeError(f"Lines() sends str, not {type(message).__name__}; Lines(text=False) sends bytes")
+        if self.text:
+            open_text(message, payload, "line", "Lines")
         else:
             open_bytes(message, payload)
         if self.find(payload.data, payload.size) is not NULL or self.ends_early(payload.data, payload.size):

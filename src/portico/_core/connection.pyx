@@ -1,20 +1,21 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""What every connection has, whatever it carries: output that leaves at the end of the turn, a bounded input queue,
-deadlines, and one way to close."""
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+"""What every connection has, whatever it carries: a bounded input queue, deadlines, and one way to close."""
+import os
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF, PyObject
+from libc.errno cimport EACCES, EDESTADDRREQ, EINVAL, EMSGSIZE, ENOTCONN
 from libc.math cimport INFINITY
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove
 
-from .codec cimport MAX_HEAD, Codec, Payload
 from .hub cimport Flushable, Hub, Wait, portico_install_send, portico_monotonic, portico_prefetch, wait_send
-from .output cimport (MAX_PARTS, Output, Part, output_chunks, output_clear, output_parts, output_reserve, output_size,
-                      output_splice)
-from .ring cimport Ring, Slot, ring_free, ring_pop, ring_push
+from .output cimport output_clear, output_size
+from .ring cimport Ring, Slot, ring_free, ring_push
+from .sender cimport ALL_SENT, OVER, Room, Sender, Settings
 from .wire cimport Sink, Wire
 
-from portico.errors import BusyError, ClosedError, LimitError, describe
+from portico.errors import BusyError, ClosedError, DeliveryError, MessageTooLarge, describe
 
 
 cdef extern from "Python.h":
@@ -22,33 +23,18 @@ cdef extern from "Python.h":
 
 cdef enum:
     SHARE = 256             # messages that a connection may take per turn while others wait
-    SPLICE_SIZE = 8192      # payloads from here on are sent from where they are
-
-cdef enum:
-    ROOM, ALL_SENT, OVER    # what a Room waits for
+    MAX_BESIDE = 64         # control messages that wait for somebody to take them
 
 cdef double LINGER = 2.0    # seconds to wait for the peer's end after ours, so that no reset overtakes our last bytes
 
 
-cdef class Settings:
-    def __init__(self, *, read_limit=64 * 1024, high_water=64 * 1024, low_water=16 * 1024, max_unsent=16 << 20,
-                 idle_timeout=None, message_timeout=None, send_timeout=None, close_timeout=10.0):
-        self.read_limit = read_limit
-        self.high_water = high_water
-        self.low_water = min(low_water, high_water)
-        self.max_unsent = max(max_unsent, high_water)
-        self.idle_timeout = INFINITY if idle_timeout is None else idle_timeout
-        self.message_timeout = INFINITY if message_timeout is None else message_timeout
-        self.send_timeout = INFINITY if send_timeout is None else send_timeout
-        self.close_timeout = close_timeout
-
-
-cdef class Connection(Sink):
+cdef class Connection(Sender):
     """All of a Stream or Channel but how its bytes are received."""
 
     def __init__(self, Wire wire not None, Settings settings not None, owner=None):
         self.hub = wire.hub
         self.wire = wire
+        self.records = wire.keeps_records
         self.settings = settings
         self.owner = owner
         self.active = clock_of(self.hub)
@@ -142,6 +128,46 @@ cdef class Connection(Sink):
         self.queued_size += size + MESSAGE_COST
         return ring_push(&self.messages, message, size)
 
+    cdef int push_failure(self, object error) except -1:
+        cdef Failure failure = Failure.__new__(Failure)
+        failure.error = error
+        self.queued_size += MESSAGE_COST
+        return ring_push(&self.messages, failure, 0)
+
+    cdef int take_beside(self) except -1:
+        """Keep the control messages that came with the bytes at hand; the oldest are dropped when nobody takes them."""
+        arriving, self.wire.arriving = self.wire.arriving, None
+        self.beside = arriving if self.beside is None else self.beside + arriving
+        if len(self.beside) > MAX_BESIDE:
+            del self.beside[:len(self.beside) - MAX_BESIDE]
+        return 0
+
+    cdef int packet_failed(self, object target, int code, bytes data, Py_ssize_t size, unsigned int mtu) except -1:
+        """Tell whoever receives, or else whoever calls next, and go on."""
+        error = self.failure_of(target, code, data, size, mtu)
+        if self.reader is not None and not self.messages.count:
+            self.push_failure(error)
+            self.reader.wake()
+        else:
+            self.setback = error
+        if self.watcher is not None:
+            self.watcher()
+        return 0
+
+    cdef object failure_of(self, object target, int code, bytes data, Py_ssize_t size, unsigned int mtu):
+        if code == EMSGSIZE:
+            if mtu and size <= mtu:     # a report quotes the front of the packet only
+                size = mtu + 1
+            return MessageTooLarge(size, mtu or self.wire.max_record, hint="no larger packet can take this way")
+        address, hint = None if target is None else target.address, ""
+        if code == EDESTADDRREQ or code == ENOTCONN:
+            hint = ": say to whom, send(data, to=...)"
+        elif code == EINVAL and address is not None and address.scheme == "unixgram" and not address.path:
+            hint = ": who sent from a socket without a name cannot be answered"
+        elif code == EACCES and address is not None and address.scheme == "udp":
+            hint = " (a broadcast address needs the option broadcast)"
+        return DeliveryError(code, os.strerror(code).lower() + hint, address, data=data, size=size)
+
     cdef int stop_reading(self, ReadState state) except -1:
         """End the queue of messages; what is in it stays readable."""
         if self.read_state != OPEN:
@@ -149,6 +175,8 @@ cdef class Connection(Sink):
         self.read_state = state
         if self.reader is not None:
             self.reader.wake()
+        if self.watcher is not None:
+            self.watcher()
         return 0
 
     cdef int pause_reading(self) except -1:
@@ -211,68 +239,6 @@ cdef class Connection(Sink):
 
     # sending
 
-    cdef int check_sending(self) except -1:
-        if self.lost or self.closing or self.eof_wanted or self.successor is not None:
-            if self.successor is None and self.eof_wanted and not self.lost and not self.closing:
-                raise ClosedError("this side was ended by send_eof()", clean=True)
-            raise self.closed_error()
-        if self.unsent_size() > self.settings.max_unsent:
-            raise LimitError(f"{self.unsent_size()} bytes wait for a peer that does not read; the limit is max_unsent = "
-                             f"{self.settings.max_unsent} bytes: await what send() returns", "max_unsent")
-        return 0
-
-    cdef int put(self, Codec codec, Payload* payload) except -1:
-        """Queue one message; it leaves at the end of the turn."""
-        cdef Output* output = &self.output
-        cdef bint splice = payload.size >= SPLICE_SIZE and payload.owner is not NULL \
-            and PyBytes_CheckExact(<object>payload.owner)
-        output_reserve(output, 2 * MAX_HEAD + (0 if splice else payload.size))
-        if not self.dirty:
-            self.hub.mark_dirty(self)
-        if codec is not None:
-            output.size += codec.head(payload.size, output.data + output.size)
-        if splice:
-            output_splice(output, <object>payload.owner)
-        else:
-            memcpy(output.data + output.size, payload.data, payload.size)
-            output.size += payload.size
-        if codec is not None:
-            output.size += codec.tail(output.data + output.size)
-        return 0
-
-    cdef int put_shared(self, Payload* payload) except -1:
-        """As `put`, for a frame that many connections send: where it is alone it needs no copy."""
-        if output_size(&self.output) or not payload.size:
-            return self.put(None, payload)
-        if not self.dirty:
-            self.hub.mark_dirty(self)
-        return output_splice(&self.output, <object>payload.owner)
-
-    cdef Py_ssize_t unsent_size(self) noexcept:
-        return output_size(&self.output) + self.wire.backlog
-
-    cdef bint has_room(self) noexcept:
-        return self.unsent_size() <= self.settings.high_water
-
-    cdef object sent(self):
-        """Return what send() answers: something to await for room."""
-        return DONE if self.has_room() else self.new_room(ROOM)
-
-    cdef Room new_room(self, int what):
-        cdef Room room = Room.__new__(Room)
-        room.hub = self.hub
-        room.connection = self
-        room.what = what
-        return room
-
-    cdef int wake_waiters(self) except -1:
-        cdef Room room
-        if self.waiters is not None and (self.lost or self.unsent_size() <= self.settings.low_water):
-            waiters, self.waiters = self.waiters, None
-            for room in waiters:
-                room.wake()
-        return 0
-
     cdef int end_turn(self) except -1:
         """Let everything that was queued leave in one write."""
         if self.lost or self.successor is not None:
@@ -280,6 +246,8 @@ cdef class Connection(Sink):
         try:
             if output_size(&self.output):
                 self.write_out()
+            if self.records:
+                self.flush_records(False)
             if self.eof_wanted and not self.eof_sent:
                 self.eof_sent = True
                 self.wire.end_writing(False)
@@ -300,28 +268,6 @@ cdef class Connection(Sink):
     cdef void warm(self) noexcept:
         portico_prefetch(<void*>self.wire, 5)
 
-    cdef int write_out(self) except -1:
-        self.settings.bytes_sent += output_size(&self.output)
-        if self.output.splice_count:
-            self.write_parts()
-        else:
-            self.wire.write(self.output.data, self.output.size)
-        if not self.wire.backlog:
-            self.active = self.hub.now
-        return 0
-
-    cdef int write_parts(self) except -1:
-        """Write what lies in several places; objects are made only of what does not leave now."""
-        cdef Part parts[MAX_PARTS]
-        cdef int count = output_parts(&self.output, parts)
-        cdef Py_ssize_t sent = self.wire.write_parts(parts, count) if count else 0
-        if sent < output_size(&self.output):
-            self.wire.write_chunks(output_chunks(&self.output, sent))
-        return 0
-
-    cdef int drop_output(self) except -1:
-        return output_clear(&self.output)
-
     def flush(self):
         """Let what is queued leave now instead of at the end of the turn. Await the result to wait until the
         operating system has taken all of it.
@@ -333,6 +279,9 @@ cdef class Connection(Sink):
                 self.write_out()
             finally:
                 self.drop_output()
+        elif self.records and self.successor is None and not self.lost:
+            self.hub.now = clock_of(self.hub)
+            self.flush_records(True)
         return self.new_room(ALL_SENT)
 
     # closing
@@ -350,6 +299,8 @@ cdef class Connection(Sink):
             raise UnsupportedError("this transport cannot close one side only")
         self.hub.mark_dirty(self)
         self.eof_wanted = True
+        if self.watcher is not None:
+            self.watcher()
 
     def close(self):
         """Send what is queued, end the connection; `close_timeout` bounds how long that takes. Await the result to
@@ -363,8 +314,11 @@ cdef class Connection(Sink):
         if self.closing or self.lost:
             return 0
         self.stop_reading(CLOSED)
+        self.beside = None          # which closes descriptors that nobody has taken
         self.resume_reading()       # to see the peer's end
         self.closing = True
+        if self.watcher is not None:
+            self.watcher()
         if self.hub.loop.is_closed():       # a handler may end when its loop is gone
             self.wire.drop()
             return 0
@@ -374,7 +328,7 @@ cdef class Connection(Sink):
 
     cdef int finish_closing(self) except -1:
         """The output has left: end our side, and close when the peer has ended its, or after a while."""
-        if self.peer_ended:
+        if self.peer_ended or self.wire.is_endless:
             return self.wire.shut()
         self.lingering = True
         self.close_due = min(self.close_due, clock_of(self.hub) + LINGER)
@@ -389,6 +343,7 @@ cdef class Connection(Sink):
             self.closing = True
             self.drop_output()
             self.stop_reading(CLOSED)
+            self.beside = None
             self.wire.drop()
 
     def wait_closed(self):
@@ -479,7 +434,10 @@ cdef class Connection(Sink):
         self.resume_reading()
         self.successor = successor
         self.stop_reading(CLOSED)
+        if self.watcher is not None:
+            self.watcher()
         successor.owner, self.owner = self.owner, None
+        successor.beside, self.beside = self.beside, None
         successor.eof_sent = self.eof_sent
         if self.eof_wanted:
             successor.eof_wanted = True
@@ -492,6 +450,39 @@ cdef class Connection(Sink):
 
     def take_received(self):
         raise NotImplementedError
+
+    def take_socket(self):
+        """Give up the socket at once: return it, and the bytes that were received and not taken. This object is closed then.
+
+        :raises BusyError: a task is receiving, bytes wait to leave (await `flush()` before), or messages to be taken
+        :raises UnsupportedError: a TLS or memory connection has no socket that could be used without it
+        :raises ClosedError: the connection is closed"""
+        self.check_idle()
+        if self.unsent_size():
+            raise BusyError("bytes wait to leave: await flush() first")
+        rest = self.take_received()
+        sock = self.wire.detach_socket()
+        self.stop_reading(CLOSED)
+        self.wire_lost(None)
+        return sock, rest
+
+    def watch(self, watcher):
+        """Have `watcher()` called when `readiness` may have changed; None: no more. There is one watcher at most."""
+        self.watcher = watcher
+
+    @property
+    def readiness(self):
+        """Whether receiving would answer at once (with something, the end or an error), and whether sending would."""
+        return (self.read_state != OPEN or self.has_something(),
+                self.lost or self.closing or self.eof_wanted or self.successor is not None or self.has_room())
+
+    cdef bint has_something(self) noexcept:
+        return self.messages.count > 0 or self.setback is not None
+
+    @property
+    def ancillary(self):
+        """The control messages that came and were not taken."""
+        return [] if self.beside is None else self.beside
 
 
 cdef double clock_of(Hub hub):
@@ -526,6 +517,9 @@ cdef class Recv(Wait):
                 self.hub.postpone(self)
                 connection.reader = self
                 return 0
+        elif connection.setback is not None:
+            setback, connection.setback = connection.setback, None
+            raise setback
         elif self.kind >= BATCH or connection.carry_size:
             if connection.take(self, answer):
                 return 1
@@ -543,43 +537,4 @@ cdef class Recv(Wait):
         return 0
 
 
-cdef class Room(Wait):
-    """Room to send more, or that all was sent, or the end of the connection."""
-
-    cdef int attempt(self, PyObject** answer) except -1:
-        cdef Connection connection = self.connection
-        while connection.successor is not None:
-            self.connection = connection = connection.successor
-        if connection.lost:
-            if self.what != OVER:
-                raise connection.closed_error()
-        elif self.what == OVER or (self.what == ROOM and not connection.has_room()) \
-                or (self.what == ALL_SENT and connection.unsent_size()):
-            if connection.waiters is None:
-                connection.waiters = []
-            connection.waiters.append(self)
-            return 0
-        Py_INCREF(None)
-        answer[0] = <PyObject*>None
-        return 1
-
-    cdef int withdraw(self, bint given_up) except -1:
-        if self.connection.waiters is not None and self in self.connection.waiters:
-            self.connection.waiters.remove(self)
-        return 0
-
-
-cdef class Done(Wait):
-    """Answers at once: there is room."""
-
-    cdef int attempt(self, PyObject** answer) except -1:
-        Py_INCREF(None)
-        answer[0] = <PyObject*>None
-        return 1
-
-
-cdef Done DONE = Done.__new__(Done)
-
-for kind in (Recv, Room, Done):
-    portico_install_send(kind, <void*>wait_send)
-del kind
+portico_install_send(Recv, <void*>wait_send)

@@ -1,3 +1,4 @@
+from .control cimport Allowance
 from .hub cimport Hub
 from .wire cimport Sink, Wire
 
@@ -35,18 +36,20 @@ cdef class SocketWire(EpollItem):
     cdef object cause
     cdef list chunks                # the backlog, from `first` and there `offset` on
     cdef Py_ssize_t first, offset
-    cdef int* passed                # descriptors that came, in order
-    cdef int passed_count
-    cdef bint paused, ended, attached, closed, end_wanted, can_pass
-    cdef int max_passed
+    cdef Allowance allowance        # of descriptors that wait above
+    cdef bint paused, ended, attached, closed, end_wanted, with_control
+    cdef readonly bint is_file      # a FIFO or a device, which has read(2) and write(2) only
 
     cdef int watch(self) except -1
     cdef int hung_up(self, unsigned int events) except -1
     cdef bint receive(self) except -1
-    cdef Py_ssize_t receive_passed(self) except -2
+    cdef Py_ssize_t receive_with_control(self) except -2
     cdef int send_backlog(self) except -1
     cdef int keep(self, object data, Py_ssize_t offset) except -1
     cdef int send_failed(self, int code) except -1
     cdef int finish(self, object cause) except -1
     cdef int release(self) except -1
-    cdef void close_passed(self) noexcept
+    cdef int leave_set(self) except -2
+
+
+cdef EpollSet set_of(Hub hub)

@@ -7,9 +7,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOTCONN, EPIPE, errno
-from libc.stdlib cimport free, malloc
-from libc.string cimport memmove
 
+from .control cimport Allowance, control_list
 from .hub cimport Flushable, Hub, hub_of, portico_monotonic
 from .output cimport Part
 from .wire cimport NOWHERE, Sink, Wire
@@ -18,7 +17,6 @@ from .wire cimport NOWHERE, Sink, Wire
 cdef extern from "socket.h" nogil:
     enum: PORTICO_MAX_VECTORS
     enum: PORTICO_MAX_EVENTS
-    enum: PORTICO_MAX_PASSED
     ctypedef unsigned int socklen_t
     cdef struct sockaddr:
         pass
@@ -37,17 +35,23 @@ cdef extern from "socket.h" nogil:
     int portico_epoll_change(int set, int operation, int fd, unsigned int events)
     int portico_socket_error(int fd)
     int portico_set_reset(int fd)
+    struct msghdr:
+        pass
     ssize_t recv(int fd, void* data, size_t size, int flags)
     ssize_t send(int fd, const void* data, size_t size, int flags)
+    ssize_t read(int fd, void* data, size_t size)
+    ssize_t write(int fd, const void* data, size_t size)
     int accept4(int fd, sockaddr* address, socklen_t* size, int flags)
     int shutdown(int fd, int how)
     int close(int fd)
 
 cdef extern from "socket.h":
-    Py_ssize_t portico_send_parts(int fd, Part* parts, int count)
-    Py_ssize_t portico_send_chunks(int fd, object chunks, Py_ssize_t first, Py_ssize_t offset)
-    Py_ssize_t portico_receive_passed(int fd, char* data, size_t size, int* passed, int* count, int* truncated)
-    Py_ssize_t portico_send_passed(int fd, const char* data, size_t size, const int* passed, int count)
+    Py_ssize_t portico_send_parts(int fd, Part* parts, int count, bint is_file)
+    Py_ssize_t portico_send_chunks(int fd, object chunks, Py_ssize_t first, Py_ssize_t offset, bint is_file)
+    struct portico_control:
+        pass
+    Py_ssize_t portico_receive_control(int fd, char* data, size_t size, msghdr* message, portico_control* control)
+    Py_ssize_t portico_send_control(int fd, const char* data, size_t size, const char* control, size_t control_size)
 
 cdef enum:
     ACCEPTS_PER_TURN = 64
@@ -168,21 +172,23 @@ cdef EpollSet set_of(Hub hub):
 cdef class SocketWire(EpollItem):
     """A connected stream socket, TCP or Unix, read and written by plain system calls."""
 
-    def __init__(self, Hub hub not None, int fd, bytes peer=None, *, int max_passed=0):
-        """Own the connected, non-blocking socket `fd`; `max_passed`: how many passed descriptors may wait here."""
+    def __init__(self, Hub hub not None, int fd, bytes peer=None, *, int max_passed=0, bint is_file=False,
+                 bint can_half_close=True):
+        """Own the connected, non-blocking socket `fd`; `max_passed`: how many passed descriptors may wait here.
+        `is_file`: it is no socket, but can be waited for as one can."""
         self.hub = hub
         self.set = set_of(hub)
         self.sink = NOWHERE
         self.fd = fd
         self.peer = peer
-        self.can_half_close = True
-        self.can_pass = max_passed > 0
-        self.max_passed = max_passed
+        self.can_half_close = can_half_close
+        self.with_control = max_passed > 0
+        self.allowance = Allowance(max_passed) if max_passed else None
+        self.is_file = self.is_endless = is_file
 
     def __dealloc__(self):
         if self.fd >= 0 and self.owner is None:
             close(self.fd)
-        self.close_passed()
 
     def fileno(self):
         return self.fd
@@ -190,7 +196,7 @@ cdef class SocketWire(EpollItem):
     @property
     def socket(self):
         """The socket as Python's own object, made on first use; its close belongs to the connection."""
-        if self.owner is None and self.fd >= 0:
+        if self.owner is None and self.fd >= 0 and not self.is_file:
             self.owner = socket.socket(fileno=self.fd)
         return self.owner
 
@@ -235,7 +241,7 @@ cdef class SocketWire(EpollItem):
         cdef int code
         self.set.remove(self)
         if self.ended and events & EPOLLERR:
-            code = portico_socket_error(self.fd)
+            code = EPIPE if self.is_file else portico_socket_error(self.fd)
             if code:
                 return self.finish(os_error(code))
         return 0
@@ -246,8 +252,10 @@ cdef class SocketWire(EpollItem):
     cdef bint receive(self) except -1:
         """Read once, and say whether there was anything: bytes, the end or an error."""
         cdef Py_ssize_t size
-        if self.can_pass:
-            size = self.receive_passed()
+        if self.with_control:
+            size = self.receive_with_control()
+        elif self.is_file:
+            size = read(self.fd, self.hub.scratch, self.hub.scratch_size)
         else:
             size = recv(self.fd, self.hub.scratch, self.hub.scratch_size, MSG_DONTWAIT)
         if size > 0:
@@ -262,29 +270,20 @@ cdef class SocketWire(EpollItem):
             self.finish(os_error(errno))
         return True
 
-    cdef Py_ssize_t receive_passed(self) except -2:
-        cdef int passed[PORTICO_MAX_PASSED]
-        cdef int count = 0, truncated = 0, i
+    cdef Py_ssize_t receive_with_control(self) except -2:
+        cdef portico_control control
+        cdef msghdr message
         cdef Py_ssize_t size
-        size = portico_receive_passed(self.fd, self.hub.scratch, self.hub.scratch_size, passed, &count, &truncated)
-        if count and self.passed is NULL:
-            self.passed = <int*>malloc(self.max_passed * sizeof(int))
-        for i in range(count):
-            if self.passed is not NULL and self.passed_count < self.max_passed:
-                self.passed[self.passed_count] = passed[i]
-                self.passed_count += 1
-            else:
-                close(passed[i])
+        size = portico_receive_control(self.fd, self.hub.scratch, self.hub.scratch_size, &message, &control)
+        if size >= 0:
+            found = control_list(&message, self.allowance)
+            if found is not None:
+                self.arriving = found if self.arriving is None else self.arriving + found
         return size
 
-    def take_passed(self, Py_ssize_t most):
-        """Return up to `most` descriptors that came; the caller closes them."""
-        cdef int count = <int>max(0, min(most, self.passed_count))
-        cdef list taken = [self.passed[i] for i in range(count)]
-        if count:
-            self.passed_count -= count
-            memmove(self.passed, self.passed + count, self.passed_count * sizeof(int))
-        return taken
+    def expect_control(self):
+        """Take in the control messages that come with the bytes from now on, too."""
+        self.with_control = not self.is_file
 
     cdef int pause(self) except -1:
         if not self.paused:
@@ -305,7 +304,10 @@ cdef class SocketWire(EpollItem):
         if self.fd < 0:
             return 0
         if self.chunks is None:
-            sent = send(self.fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if self.is_file:
+                sent = write(self.fd, data, size)
+            else:
+                sent = send(self.fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT)
             if sent == size:
                 return 0
             if sent < 0:
@@ -318,7 +320,7 @@ cdef class SocketWire(EpollItem):
         cdef Py_ssize_t sent
         if self.fd < 0 or self.chunks is not None:
             return 0
-        sent = portico_send_parts(self.fd, parts, count)
+        sent = portico_send_parts(self.fd, parts, count, self.is_file)
         if sent < 0:
             if errno != EAGAIN and errno != EINTR and errno != ENOBUFS:
                 self.send_failed(errno)
@@ -330,7 +332,7 @@ cdef class SocketWire(EpollItem):
         if self.fd < 0:
             return 0
         while self.chunks is None and first < len(chunks):
-            sent = portico_send_chunks(self.fd, chunks, first, offset)
+            sent = portico_send_chunks(self.fd, chunks, first, offset, self.is_file)
             if sent < 0:
                 if errno != EAGAIN and errno != EINTR and errno != ENOBUFS:
                     return self.send_failed(errno)
@@ -344,23 +346,18 @@ cdef class SocketWire(EpollItem):
             offset = 0
         return 0
 
-    def pass_descriptors(self, bytes data not None, list descriptors not None):
-        """Send `data` with descriptors if nothing waits before it; returns how many bytes left, 0: try again."""
-        cdef int passed[PORTICO_MAX_PASSED]
-        cdef int i
+    def send_control(self, bytes data not None, bytes control not None):
+        """Send `data` with control messages if nothing waits before it; returns how many bytes left, -1: there is no room.
+
+        :raises OSError: as sendmsg(2) has it"""
         cdef Py_ssize_t sent
-        if not 1 <= len(descriptors) <= PORTICO_MAX_PASSED:
-            raise ValueError(f"1 to {PORTICO_MAX_PASSED} descriptors can be passed at once, not {len(descriptors)}")
-        for i in range(len(descriptors)):
-            passed[i] = descriptors[i]
         if self.fd < 0 or self.chunks is not None:
-            return 0
-        sent = portico_send_passed(self.fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), passed, len(descriptors))
-        if sent >= 0:
-            return sent
-        if errno != EAGAIN and errno != EINTR and errno != ENOBUFS:
+            return -1
+        sent = portico_send_control(self.fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), PyBytes_AS_STRING(control),
+                                    PyBytes_GET_SIZE(control))
+        if sent < 0 and errno != EAGAIN and errno != EINTR and errno != ENOBUFS:
             raise os_error(errno)
-        return 0
+        return sent
 
     cdef int keep(self, object data, Py_ssize_t offset) except -1:
         if self.chunks is None:
@@ -374,7 +371,7 @@ cdef class SocketWire(EpollItem):
         return 0
 
     cdef int send_backlog(self) except -1:
-        cdef Py_ssize_t sent = portico_send_chunks(self.fd, self.chunks, self.first, self.offset)
+        cdef Py_ssize_t sent = portico_send_chunks(self.fd, self.chunks, self.first, self.offset, self.is_file)
         if sent < 0:
             if errno != EAGAIN and errno != EINTR and errno != ENOBUFS:
                 return self.send_failed(errno)
@@ -388,7 +385,7 @@ cdef class SocketWire(EpollItem):
         if self.first == len(self.chunks):
             self.chunks = None
             self.watch()
-            if self.end_wanted:
+            if self.end_wanted and not self.is_file:
                 shutdown(self.fd, SHUT_WR)
         elif self.first >= PORTICO_MAX_VECTORS:
             del self.chunks[:self.first]
@@ -400,7 +397,7 @@ cdef class SocketWire(EpollItem):
         cdef Py_ssize_t size = 0, total = 0
         self.chunks = None
         self.backlog = 0
-        while not self.ended and self.attached and total < MAX_LAST_READ:
+        while not self.ended and self.attached and not self.is_file and total < MAX_LAST_READ:
             size = recv(self.fd, self.hub.scratch, self.hub.scratch_size, MSG_DONTWAIT)
             if size <= 0:
                 break
@@ -417,7 +414,7 @@ cdef class SocketWire(EpollItem):
         if self.end_wanted or self.fd < 0:
             return 0
         self.end_wanted = True
-        if self.chunks is None and shutdown(self.fd, SHUT_WR) and errno != ENOTCONN:
+        if self.chunks is None and not self.is_file and shutdown(self.fd, SHUT_WR) and errno != ENOTCONN:
             self.finish(os_error(errno))
         return 0
 
@@ -439,28 +436,34 @@ cdef class SocketWire(EpollItem):
         return 0
 
     cdef int release(self) except -1:
-        """Close the descriptor, and those that were passed and not taken."""
-        cdef int fd = self.fd
+        """Close the descriptor."""
+        cdef int fd = self.leave_set()
         if fd < 0:
             return 0
-        if self.attached:
-            self.set.remove(self)
-        self.fd = -1
-        self.chunks = None
-        self.backlog = 0
         if self.owner is not None:
             self.owner.close()
         else:
             close(fd)
-        self.close_passed()
         return 0
 
-    cdef void close_passed(self) noexcept:
-        while self.passed_count:
-            self.passed_count -= 1
-            close(self.passed[self.passed_count])
-        free(self.passed)
-        self.passed = NULL
+    cdef int leave_set(self) except -2:
+        """Let go of the descriptor, and return it."""
+        cdef int fd = self.fd
+        if fd >= 0:
+            if self.attached:
+                self.set.remove(self)
+            self.fd = -1
+            self.chunks = self.arriving = None
+            self.backlog = 0
+        return fd
+
+    def detach_socket(self):
+        """See `Wire.detach_socket`; of a file it is the descriptor."""
+        owner = self.socket
+        self.closed = True
+        self.sink = NOWHERE
+        fd = self.leave_set()
+        return fd if owner is None else owner
 
     def discard(self):
         """Close a socket that never got a connection above it."""

@@ -28,12 +28,14 @@ cdef class Hub:
     cdef list ready                     # drivers to step
     cdef list postponed                 # waits that used up their share of this turn
     cdef list dirty
+    cdef list late                      # sockets that many of those share: they leave after them
     cdef Driver running                 # whose coroutine is being stepped
     cdef bint scheduled, turning
     cdef readonly unsigned long long turn_number
     cdef double now                     # when this turn began
     cdef Timers timers
     cdef object epoll                   # the sockets that are read without the loop's transports
+    cdef object batch                   # where packets are received, all ports alike
     cdef public bint native_sockets     # whether new sockets go there
     cdef PyObject* last_arrival         # compared, never followed
     cdef int streak
@@ -41,9 +43,11 @@ cdef class Hub:
     cdef int schedule(self) except -1
     cdef int postpone(self, Wait wait) except -1
     cdef int mark_dirty(self, Flushable item) except -1
+    cdef int mark_late(self, Flushable item) except -1
     cdef bint begin_arrival(self, object connection) except -1
     cdef int turn(self) except -1
     cdef int flush_dirty(self) except -1
+    cdef int flush_late(self) except -1
     cdef bint in_task(self) except -1
     cdef object suspend(self, Wait wait)
     cdef int set_timer(self, Timed item, double due) except -1

@@ -1,10 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 """One hub per event loop: what arrives is parsed, the handlers that wait are stepped, then all output is flushed."""
-import _asyncio
 import asyncio
 import contextvars
 import sys
 from asyncio.tasks import _enter_task, _leave_task
+
+import _asyncio     # after asyncio: imported first, it leaves asyncio with a table of current tasks that nobody fills
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.dict cimport PyDict_GetItem
@@ -86,6 +87,7 @@ cdef class Hub:
         self.ready = []
         self.postponed = []
         self.dirty = []
+        self.late = []
         self.now = portico_monotonic()
         self.native_sockets = sys.platform == "linux"
 
@@ -114,6 +116,14 @@ cdef class Hub:
             self.schedule()
             item.dirty = True
             self.dirty.append(item)
+        return 0
+
+    cdef int mark_late(self, Flushable item) except -1:
+        """As `mark_dirty`, for what leaves after all that is dirty."""
+        if not item.dirty:
+            self.schedule()
+            item.dirty = True
+            self.late.append(item)
         return 0
 
     cdef bint in_task(self) except -1:
@@ -156,9 +166,11 @@ cdef class Hub:
                     except BaseException as error:
                         self.report("a handler could not be stepped", error)
             self.flush_dirty()
+            if self.late:
+                self.flush_late()
         finally:
             self.turning = False
-        if self.ready or self.dirty or self.postponed:
+        if self.ready or self.dirty or self.postponed or self.late:
             self.schedule()
         return 0
 
@@ -180,6 +192,17 @@ cdef class Hub:
                 item.end_turn()
             except BaseException as error:
                 self.report("a connection could not be flushed", error)
+        return 0
+
+    cdef int flush_late(self) except -1:
+        cdef Flushable item
+        batch, self.late = self.late, []
+        for item in batch:
+            item.dirty = False
+            try:
+                item.end_turn()
+            except BaseException as error:
+                self.report("packets could not be sent", error)
         return 0
 
     def report(self, message, error):

@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 """A wire upon a transport of the event loop: any platform, any loop."""
 import asyncio
+import os
 import socket
 import struct
 
@@ -101,6 +102,13 @@ cdef class TransportWire(Wire):
 
     def get_extra_info(self, name, default=None):
         return default if self.transport is None else self.transport.get_extra_info(name, default)
+
+    def detach_socket(self):
+        """See `Wire.detach_socket`: it is a copy of the transport's own."""
+        sock = socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
+        self.sink = NOWHERE
+        self.transport.abort()
+        return sock
 
     cdef int attach(self, Sink sink) except -1:
         self.sink = sink

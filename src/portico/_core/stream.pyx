@@ -4,11 +4,11 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 
 from .codec cimport Payload, open_bytes, release
-from .connection cimport (CLOSED, EXACTLY, ITERATE, MESSAGE_COST, NEXT, OPEN, UNTIL, Connection, Recv,
-                         Settings)
+from .connection cimport (CLOSED, EXACTLY, ITERATE, MESSAGE_COST, NEXT, OPEN, UNTIL, WITH_CONTROL, Connection, Recv)
 from .output cimport output_size
 from .ring cimport Slot, ring_pop
 from .secure cimport TLSWire
+from .sender cimport Settings
 from .wire cimport Sink, Wire
 
 from portico.errors import EndOfStream, MessageTooLarge
@@ -51,6 +51,8 @@ cdef class StreamBase(Connection):
             return 0
         self.active = self.hub.now
         self.settings.bytes_received += size
+        if self.wire.arriving is not None:
+            self.take_beside()
         if reader_waits and self.reader.kind >= EXACTLY:
             self.keep(data, size)
             if self.reader.kind == UNTIL or self.carry_size >= self.reader.amount:
@@ -59,6 +61,8 @@ cdef class StreamBase(Connection):
             self.push(PyBytes_FromStringAndSize(data, size), size)
             if reader_waits:
                 self.reader.wake()
+        if self.watcher is not None:
+            self.watcher()
         if not reader_waits and self.queued_size + self.carry_size > self.settings.read_limit:
             self.pause_reading()
         return 0
@@ -93,6 +97,8 @@ cdef class StreamBase(Connection):
             taken = self.take_some(recv)
         if taken is None:
             return 0
+        if recv.kind == WITH_CONTROL:
+            taken = (taken, self.take_control())
         Py_INCREF(taken)
         answer[0] = <PyObject*>taken
         return 1
@@ -154,7 +160,7 @@ cdef class StreamBase(Connection):
             raise EndOfStream(PyBytes_FromStringAndSize(self.carry + self.carry_start, self.carry_size))
         if recv.kind == ITERATE:
             raise StopAsyncIteration
-        return b""
+        return (b"", self.take_control()) if recv.kind == WITH_CONTROL else b""
 
     def recv(self, max_bytes=None):
         """Await what has come, at most `max_bytes`; `b""` is the end of the peer's side. Cancelled, it loses nothing.
@@ -167,6 +173,16 @@ cdef class StreamBase(Connection):
         recv = self.new_recv(NEXT)
         recv.amount = PY_SSIZE_T_MAX if max_bytes is None else max_bytes
         return recv
+
+    def recv_with_control(self, max_bytes=None):
+        """As `recv`, but the answer is the bytes and a list of the control messages that have come with them."""
+        cdef Recv recv = self.recv(max_bytes)
+        recv.kind = WITH_CONTROL
+        return recv
+
+    cdef list take_control(self):
+        beside, self.beside = self.beside, None
+        return [] if beside is None else beside
 
     def recv_exactly(self, Py_ssize_t size):
         """Await exactly `size` bytes.
@@ -210,6 +226,9 @@ cdef class StreamBase(Connection):
         rest = PyBytes_FromStringAndSize(self.carry + self.carry_start, self.carry_size)
         self.drop_carry()
         return rest
+
+    cdef bint has_something(self) noexcept:
+        return self.carry_size > 0 or Connection.has_something(self)
 
     # sending
 

@@ -1,5 +1,15 @@
+from cpython.ref cimport PyObject
+
 from .hub cimport Flushable, Hub
 from .output cimport Part
+
+
+cdef struct Arrival:        # what came with a packet
+    PyObject* origin        # Endpoint: who sent it, or NULL: the one that the socket is connected to
+    PyObject* control       # list of its control messages, or NULL
+    Py_ssize_t whole_size   # of the packet, of which only the front may be here
+    long long stamp         # ns since 1970, 0: not known
+    int ttl, tos            # -1: not known
 
 
 cdef class Sink(Flushable):
@@ -9,6 +19,8 @@ cdef class Sink(Flushable):
     cdef int wire_ended(self) except -1
     cdef int wire_lost(self, object error) except -1
     cdef int wire_room(self) except -1
+    cdef int packet_arrived(self, const char* data, Py_ssize_t size, Arrival* arrival) except -1
+    cdef int packet_failed(self, object target, int code, bytes data, Py_ssize_t size, unsigned int mtu) except -1
 
 
 cdef class Wire(Sink):
@@ -17,6 +29,10 @@ cdef class Wire(Sink):
     cdef Sink sink
     cdef Py_ssize_t backlog         # bytes taken by `write` that are still here
     cdef bint can_half_close
+    cdef readonly bint keeps_records    # what is written and read are whole packets, not bytes in a row
+    cdef bint is_endless            # the peer cannot tell that it ends
+    cdef readonly Py_ssize_t max_record     # bytes of the largest packet; 0: not known
+    cdef list arriving              # the control messages that came with what is being handed on
 
     cdef int attach(self, Sink sink) except -1
     cdef int write(self, const char* data, Py_ssize_t size) except -1
@@ -28,6 +44,9 @@ cdef class Wire(Sink):
     cdef int shut(self) except -1
     cdef int drop(self) except -1
     cdef int measure(self) except -1
+    cdef char* open_record(self, Py_ssize_t most) except NULL
+    cdef int close_record(self, Py_ssize_t size) except -1
+    cdef int flush_records(self, bint now) except -1
 
 
 cdef Sink NOWHERE

@@ -2,6 +2,8 @@
 """The seam between bytes and messages: what any transport offers to the connection above it."""
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
+from cpython.ref cimport PyObject
+
 from .hub cimport Flushable, Hub
 from .output cimport Part
 
@@ -21,6 +23,15 @@ cdef class Sink(Flushable):
 
     cdef int wire_room(self) except -1:
         """Something of the wire's backlog has left."""
+        return 0
+
+    cdef int packet_arrived(self, const char* data, Py_ssize_t size, Arrival* arrival) except -1:
+        """Take a packet; the memory is the caller's again afterwards."""
+        return 0
+
+    cdef int packet_failed(self, object target, int code, bytes data, Py_ssize_t size, unsigned int mtu) except -1:
+        """A packet of `size` bytes for `target` (an Endpoint; None: the peer), of which `data` is quoted, was not delivered;
+        `mtu`: of the path, where it was too large for that, else 0."""
         return 0
 
 
@@ -78,3 +89,22 @@ cdef class Wire(Sink):
     cdef int measure(self) except -1:
         """Bring `backlog` up to date where the wire is not told of each byte that leaves."""
         return 0
+
+    cdef char* open_record(self, Py_ssize_t most) except NULL:
+        """Return where to write a packet of up to `most` bytes; `close_record` follows."""
+        raise NotImplementedError
+
+    cdef int close_record(self, Py_ssize_t size) except -1:
+        """Queue the packet that was written, `size` bytes of it."""
+        raise NotImplementedError
+
+    cdef int flush_records(self, bint now) except -1:
+        """Send the packets that are queued."""
+        return 0
+
+    def detach_socket(self):
+        """Give the socket up: return it, and hear and write no more.
+
+        :raises UnsupportedError: there is none, or something lies between"""
+        from portico.errors import UnsupportedError
+        raise UnsupportedError("a TLS or memory connection has no socket that could be used without it")

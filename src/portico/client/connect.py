@@ -7,13 +7,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
 from portico._core import Codec, Settings, TLSWire, Wire
-from portico.address import SCHEMES, Address
+from portico.address import AF_UNIX, SCHEMES, Address
 from portico.client.racing import ATTEMPT_DELAY, interleaved, race
 from portico.client.retry import Retry, sleep_before
-from portico.errors import Attempt, ConfigurationError, ConnectError
+from portico.errors import Attempt, ConfigurationError, ConnectError, ProxyError
 from portico.interfaces import Resolver
 from portico.transports.connection import Channel, Stream, handshake
 from portico.transports.dial import dial
@@ -23,12 +23,17 @@ from portico.transports.resolve import resolve
 if TYPE_CHECKING:
     import ssl
 
+    from portico.client.proxies import Proxies, Proxy
+    from portico.protocols.proxy_header import ProxyHeader
     from portico.transports.tls import TLS
 
 __all__ = ["ConnectSettings", "Connecting", "connect"]
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Stream | Channel[Any]")
+
+NOT_CONNECTED = ("url", "device")
+"""The parts of schemes that have no connections here: what a URL names needs more, and packet(7) knows no peer."""
 
 KEPT_ATTEMPTS = 100
 """Attempts that a ConnectError tells of after many tries: the last ones."""
@@ -39,6 +44,8 @@ class ConnectSettings(TypedDict, total=False):
 
     timeout: float | None
     tls: "TLS | None"
+    proxy: "Proxies"
+    proxy_header: "ProxyHeader | Literal['v1', 'v2'] | None"
     source: Address | str | None
     options: Mapping[str, object] | None
     retry: Retry | None
@@ -65,6 +72,8 @@ def connect(
     codec: Codec[T] | None = None,
     timeout: float | None = 10.0,
     tls: "TLS | None" = None,
+    proxy: "Proxies" = None,
+    proxy_header: "ProxyHeader | Literal['v1', 'v2'] | None" = None,
     source: Address | str | None = None,
     options: Mapping[str, object] | None = None,
     retry: Retry | None = None,
@@ -83,10 +92,21 @@ def connect(
     250 ms later, the first that accepts wins. TLS is spoken with the winner alone: if that fails, the try has failed,
     for the other addresses are the same server's. With a `source` that has a port they are tried one by one.
 
-    :param address: `tcp://host:port`, `tls://host:port`, `unix:path` or `mem:name` (a server of the same event loop).
-    :param codec: makes the result a Channel of its messages; without one it is a Stream.
-    :param timeout: seconds for lookup, connecting and TLS together, anew for each try of `retry`; None for no end.
-    :param tls: how to speak TLS; it makes `tcp`, `unix` and `mem` speak it, too. Default for `tls`: `TLS()`.
+    Through proxies it is the addresses of the nearest one that are raced, and a name that is looked up here rather than
+    by the proxy is tried address by address.
+
+    :param address: `tcp://host:port`, `tls://host:port`, `unix:path`, `mem:name` (a server of the same event loop), or
+        whom packets go to, such as `udp://host:port`.
+    :param codec: makes the result a Channel of its messages; without one it is a Stream, or where packets are carried
+        a Channel of `bytes`, one message each.
+    :param timeout: seconds for lookup, connecting, proxies and TLS together, anew for each try of `retry`; None for no
+        end.
+    :param tls: how to speak TLS; it makes other streams than `tls` speak it, too. Default for `tls`: `TLS()`.
+    :param proxy: through which proxies: a `Proxy`, its URL such as `socks5h://user:password@host:port`, several of them
+        (a chain, the nearest first), or "environment" for what `https_proxy`, `all_proxy` and `no_proxy` say (as curl
+        reads them, see `portico.client.proxies.from_environment`). Default: none, and the environment is not looked at.
+    :param proxy_header: a PROXY protocol header to send first, before TLS, to a server that wants one; "v1" or "v2"
+        for one of this version with the connection's own addresses.
     :param source: local address to connect from: an IP address, with or without a port, or the path of a Unix socket.
     :param options: socket options by name, set before connecting.
     :param retry: whether and when to try again; default: once only.
@@ -102,11 +122,14 @@ def connect(
     :raises ConnectError: on connecting, if no connection came about; its `attempts` tell each thing that was tried."""
     limits = dict(idle_timeout=idle_timeout, close_timeout=close_timeout)
     limits |= dict(read_limit=read_limit, high_water=high_water, max_unsent=max_unsent)
+    address = target(address)
     connector = Connector(
-        address=target(address),
+        address=address,
         codec=codec,
         timeout=timeout,
         tls=tls,
+        proxies=() if proxy is None else _chain(address, proxy, tls),
+        proxy_header=proxy_header,
         source=None if source is None else local(source),
         options=options,
         retry=retry,
@@ -143,16 +166,28 @@ def target(address: Address | str) -> Address:
     :raises ConfigurationError: nobody can be there."""
     address = Address.parse(address)
     scheme = SCHEMES[address.scheme]
-    if scheme.kind != "stream" or scheme.parts == "url":
-        raise ConfigurationError(f"connect makes tcp, tls, unix and mem connections, not {scheme.name}: {address}")
-    if scheme.parts == "inet" and address.is_wildcard:
-        there = address.replace(host="localhost", flow=0, scope="")
+    if scheme.parts in NOT_CONNECTED:
+        raise ConfigurationError(f"connect makes {_connectable()} connections, not {scheme.name}: {address}")
+    if address.is_wildcard:
+        there = address.replace(host="localhost" if scheme.is_internet else "local", flow=0, scope="")
         raise ConfigurationError(f"{address} is every interface, which only a server can use; connect to {there}")
-    if address.port == 0:
+    if address.port == 0 and scheme.parts != "protocol":
         raise ConfigurationError(f"port 0 in {address} is for servers, who get a free one; give the port to connect to")
     if scheme.parts == "path" and not address.path:
         raise ConfigurationError(f"{address} is a socket without a path: nobody can connect to it")
     return address
+
+
+def _connectable() -> str:
+    """Say which schemes `connect` takes."""
+    *most, last = (each.name for each in SCHEMES.values() if each.parts not in NOT_CONNECTED)
+    return f"{', '.join(most)} and {last}"
+
+
+def _chain(address: Address, proxy: "Proxies", tls: "TLS | None") -> "tuple[Proxy, ...]":
+    from portico.client.proxies import proxies_to
+
+    return proxies_to(address, proxy, secure=tls is not None or SCHEMES[address.scheme].secure)
 
 
 def local(source: Address | str) -> Address:
@@ -162,7 +197,7 @@ def local(source: Address | str) -> Address:
     :raises ConfigurationError: it is a name, or of a kind that connections cannot come from."""
     if isinstance(source, str):
         source = Address("tcp", source.strip("[]"), 0) if _is_host(source) else Address.parse(source)
-    if not source.is_numeric or source.scheme not in ("tcp", "tls", "unix"):
+    if source.family is None or SCHEMES[source.scheme].parts not in ("inet", "path"):
         raise ConfigurationError(f"source={str(source)!r} must be an IP address or the path of a Unix socket")
     return source
 
@@ -182,6 +217,8 @@ class Connector:
     codec: Codec[Any] | None
     timeout: float | None
     tls: "TLS | None"
+    proxies: "tuple[Proxy, ...]"
+    proxy_header: "ProxyHeader | Literal['v1', 'v2'] | None"
     source: Address | None
     options: Mapping[str, object] | None
     retry: Retry | None
@@ -195,13 +232,38 @@ class Connector:
             raise ConfigurationError(f"timeout={self.timeout!r} must be more than 0 seconds, or None for no end")
         if scheme == "mem" and (self.source is not None or self.options):
             raise ConfigurationError("a memory connection has no socket, so no source= and no options=")
-        if self.source is not None and (self.source.scheme == "unix") != (scheme == "unix"):
+        if self.source is not None and self._kind_of(self.source) != self._kind_of(self.address):
             raise ConfigurationError(f"{self.address} cannot be reached from source={str(self.source)!r}")
         for name, value in self.limits.items():
             if value is not None and value < 0:
                 raise ConfigurationError(f"{name}={value!r} must not be negative")
+        self._check_layers()
+
+    def _check_layers(self) -> None:
+        """Check what is to be spoken over the connection."""
+        if SCHEMES[self.address.scheme].kind != "stream":
+            if self.tls is not None:
+                raise ConfigurationError(f"{self.address} carries packets, so tls= cannot be: there is no DTLS here")
+            if self.proxy_header is not None:
+                raise ConfigurationError(
+                    f"{self.address} carries packets, so proxy_header= cannot be: it is for streams"
+                )
         if self.tls is not None:
             self.tls.name_for(self.address.host)
+        if isinstance(self.proxy_header, str):
+            if self.proxy_header not in ("v1", "v2"):
+                raise ConfigurationError(f"proxy_header={self.proxy_header!r} must be 'v1', 'v2' or a ProxyHeader")
+            if self.proxies and not self.address.is_numeric:
+                raise ConfigurationError(
+                    f"the IP address of {self.address} behind proxies is not known; give a ProxyHeader as proxy_header="
+                )
+
+    @staticmethod
+    def _kind_of(address: Address) -> str:
+        """Tell apart what a source address must have in common with the target."""
+        if SCHEMES[address.scheme].is_internet:
+            return "ip"
+        return "unix" if address.family == AF_UNIX else address.scheme
 
     async def open(self) -> Any:
         """Connect, as often as the retry policy says."""
@@ -230,7 +292,19 @@ class Connector:
             raise ConnectError(self.address, story.told(within), timeout=within) from error
 
     async def _open(self, story: "Story", context: "ssl.SSLContext | None") -> Any:
-        addresses = await self._find(story)
+        if self.proxies or self.proxy_header is not None:
+            from portico.client.steps import Steps
+
+            return await Steps(self, story).open()
+        address, wire = await self.nearest(story, self.address)
+        if context is None:
+            return self._wrap(wire, address)
+        with story.trying(address, "tls"):
+            return await self._secure(wire, address, context)
+
+    async def nearest(self, story: "Story", address: Address) -> tuple[Address, Wire]:
+        """Connect to what no proxy is before."""
+        addresses = await self._find(story, address)
         one_by_one = self.source is not None and self.source.port  # a second socket could not be bound to it
         address, wire = await race(
             addresses,
@@ -239,35 +313,39 @@ class Connector:
             delay=None if one_by_one else ATTEMPT_DELAY,
         )
         story.interrupted.clear()  # they lost, which is no failure
-        if context is None:
-            return self._wrap(wire, address)
-        with story.trying(address, "tls"):
-            return await self._secure(wire, address, context)
+        return address, wire
 
-    async def _find(self, story: "Story") -> Sequence[Address]:
+    async def _find(self, story: "Story", address: Address) -> Sequence[Address]:
         family = 0 if self.source is None or not self.source.host else self.source.family or 0
-        if self.address.is_numeric and not family:
-            return [self.address]
-        with story.trying(self.address, "resolve"):
-            found = await resolve(self.address, family=family, numeric_only=self.numeric_only, resolver=self.resolver)
-        return interleaved(found)
+        if address.is_numeric and not family:
+            return [address]
+        return interleaved(await self.resolve(story, address, family))
+
+    async def resolve(self, story: "Story", address: Address, family: int) -> Sequence[Address]:
+        """Look up the addresses of a name."""
+        with story.trying(address, "resolve"):
+            return await resolve(address, family=family, numeric_only=self.numeric_only, resolver=self.resolver)
 
     async def _dial(self, story: "Story", address: Address) -> Wire:
         with story.trying(address, "connect"):
             if address.scheme == "mem":
                 return dial_memory(address.path)
             source = self.source
-            if source is not None and source.scheme != "unix" and not source.host:
+            if source is not None and SCHEMES[source.scheme].parts == "inet" and not source.host:
                 source = source.replace(host="::" if address.host.count(":") else "0.0.0.0")
             return await dial(address, source=source, options=self.options)
 
     # TLS
 
     def _context(self) -> "ssl.SSLContext | None":
-        tls = self._tls()
+        for each in self.proxies:
+            if each.tls is not None:
+                each.tls.client_context()  # now, so that a file that does not load is told before anything is tried
+        tls = self.tls_settings()
         return None if tls is None else tls.client_context()
 
-    def _tls(self) -> "TLS | None":
+    def tls_settings(self) -> "TLS | None":
+        """Return how to speak TLS with the target; None: not at all."""
         if self.tls is None and SCHEMES[self.address.scheme].secure:
             return default_tls()
         return self.tls
@@ -275,7 +353,7 @@ class Connector:
     async def _secure(self, wire: Wire, address: Address, context: "ssl.SSLContext") -> Any:
         from portico.transports.tls import explain
 
-        tls = self._tls()
+        tls = self.tls_settings()
         assert tls is not None  # as there is a context
         name = tls.name_for(self.address.host)
         made: list[Any] = []
@@ -302,11 +380,16 @@ class Connector:
     def _wrap(self, wire: Wire, address: Address) -> Any:
         scheme = "tls" if self.tls is not None and address.scheme == "tcp" else address.scheme
         settings = Settings(**self.limits)
+        codec = self.codec
+        if codec is None and wire.keeps_records:
+            from portico.codecs import Records
+
+            codec = Records()
         connection: Stream | Channel[Any]
-        if self.codec is None:
+        if codec is None:
             connection = Stream(wire, settings, scheme=scheme)
         else:
-            connection = Channel(wire, self.codec, settings, scheme=scheme)
+            connection = Channel(wire, codec, settings, scheme=scheme)
         connection._remote = address if scheme == address.scheme else address.replace(scheme=scheme)
         if scheme == "mem":
             connection._local = connection._remote
@@ -331,7 +414,11 @@ class Story:
             self.attempts.append(Attempt(address, stage, error, clock() - begun))
             raise
         except asyncio.CancelledError:
-            self.interrupted.append(Attempt(address, stage, TimeoutError(), clock() - begun))
+            late: OSError = TimeoutError()
+            if stage == "proxy":
+                late = ProxyError("did not answer in time; check what it speaks, and whom it can reach", address)
+                late.__cause__ = TimeoutError()
+            self.interrupted.append(Attempt(address, stage, late, clock() - begun))
             raise
 
     def told(self, timeout: float | None) -> list[Attempt]:

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from portico.clock import Clock, SystemClock
-from portico.errors import ConfigurationError, ConnectError, ResolveError, TLSError
+from portico.errors import (
+    ClosedError,
+    ConfigurationError,
+    ConnectError,
+    EndOfStream,
+    ProxyError,
+    ResolveError,
+    TLSError,
+)
 
 __all__ = ["Retry", "is_temporary"]
 
@@ -31,16 +39,23 @@ TEMPORARY = frozenset(
         errno.ENOENT,  # a Unix socket's file comes and goes with its server
     }
 )
+TEMPORARY_REPLIES = frozenset({1, 3, 4, 5, 6, 91, 408, 429, 500, 502, 503, 504})
+"""What proxies answer about a target that may be there a little later: SOCKS5 (RFC 1928, section 6), SOCKS4, HTTP."""
 
 
 def is_temporary(error: BaseException) -> bool:
     """Tell whether what failed with `error` may work a little later.
 
     Refused, reset, timed out, unreachable, no such file (of a Unix socket) and a temporary failure of name lookup
-    (`EAI_AGAIN`) may; an unknown name, a certificate that is not accepted, TLS settings that do not fit and missing
-    permission do not."""
+    (`EAI_AGAIN`) may, and so may a proxy that hangs up, is silent or cannot reach the target; an unknown name, a
+    certificate that is not accepted, TLS settings that do not fit, missing permission, and a proxy that refuses the
+    password, forbids the target or speaks another protocol do not."""
     if isinstance(error, ResolveError):
         return error.code == socket.EAI_AGAIN
+    if isinstance(error, ProxyError):
+        cause = error.__cause__
+        cut_short = isinstance(cause, EndOfStream | ClosedError | TimeoutError)
+        return cut_short if error.code is None else error.code in TEMPORARY_REPLIES
     if isinstance(error, TLSError):
         return error.__cause__ is not None and _handshake_cut_short(error.__cause__)
     if isinstance(error, TimeoutError | ConnectionRefusedError | ConnectionResetError | ConnectionAbortedError):
@@ -71,7 +86,7 @@ class Retry:
     :param maximum: seconds that no delay exceeds.
     :param jitter: 0.0 to 1.0.
     :param retryable: asked about each error of a failed try; the next one follows if any of them is worth it. A failure
-        in TLS is the end of its try, so then only that one is asked about. Default: `is_temporary`.
+        in TLS or of a proxy is the end of its try, so then only that one is asked about. Default: `is_temporary`.
     :raises ConfigurationError: a number out of its range.
     """
 
@@ -110,7 +125,7 @@ class Retry:
         if not error.attempts:
             return False
         last = error.attempts[-1]
-        if last.stage == "tls":
+        if last.stage in ("tls", "proxy"):
             return self.retryable(last.error)
         return any(self.retryable(each.error) for each in error.attempts)
 

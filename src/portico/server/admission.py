@@ -37,12 +37,13 @@ def customer(host: bytes) -> bytes:
 
 
 class AddressRule:
-    """One entry of `allow` or `deny`: a network in CIDR form, `loopback`, `private` or `any`, or for Unix peers
-    `user:NAME`, `group:NAME`, `uid:N`, `gid:N`.
+    """One entry of `allow`, `deny` or `proxied_by`: a network in CIDR form, `loopback`, `private` or `any`, or for Unix
+    peers `user:NAME`, `group:NAME`, `uid:N`, `gid:N`.
 
+    :param setting: what it is an entry of, for the error.
     :raises ConfigurationError: it is none of these"""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, setting: str = "allow/deny") -> None:
         self.text = text
         self.network: Network | None = None
         self.matches: Callable[[bytes, tuple[int, int, int] | None], bool]
@@ -51,14 +52,14 @@ class AddressRule:
             self.matches = getattr(self, f"_is_{text}")
         elif word in ("user", "group", "uid", "gid") and value:
             self.place = 1 if word in ("user", "uid") else 2
-            self.number = _id_of(word, value)
+            self.number = _id_of(setting, word, value)
             self.matches = self._is_id
         else:
             try:
                 self.network = ipaddress.ip_network(text)
             except ValueError as error:
                 raise ConfigurationError(
-                    f"allow/deny: {text!r} is no network ({error}) and none of loopback, private, any, user:NAME, "
+                    f"{setting}: {text!r} is no network ({error}) and none of loopback, private, any, user:NAME, "
                     "group:NAME, uid:N, gid:N"
                 ) from None
             self.matches = self._is_in_network
@@ -79,7 +80,7 @@ class AddressRule:
         return bool(host) and ipaddress.ip_address(host) in self.network  # type: ignore[operator] # set for this rule
 
 
-def _id_of(word: str, value: str) -> int:
+def _id_of(setting: str, word: str, value: str) -> int:
     if value.isdigit():
         return int(value)
     try:
@@ -92,8 +93,8 @@ def _id_of(word: str, value: str) -> int:
 
             return grp.getgrnam(value).gr_gid
     except (ImportError, KeyError):
-        raise ConfigurationError(f"allow/deny: there is no {word} {value!r} here") from None
-    raise ConfigurationError(f"allow/deny: {word}:{value} needs a number")
+        raise ConfigurationError(f"{setting}: there is no {word} {value!r} here") from None
+    raise ConfigurationError(f"{setting}: {word}:{value} needs a number")
 
 
 def credentials_of(fd: int) -> tuple[int, int, int] | None:

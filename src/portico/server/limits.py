@@ -8,7 +8,7 @@ from portico._core import Settings
 from portico.errors import ConfigurationError
 
 _COUNTS = ("max_connections", "max_per_address", "accept_burst", "max_handshakes")
-_SIZES = ("read_buffer", "send_buffer", "max_unsent", "max_threads")
+_SIZES = ("read_buffer", "send_buffer", "max_unsent", "max_proxy_header", "max_threads")
 _RATES = ("accept_rate", "handshake_timeout", "idle_timeout", "message_timeout", "send_timeout")
 _NEEDED = (*_SIZES, "close_timeout")
 
@@ -46,10 +46,12 @@ class Limits:
     """What a rejected client is told before it is closed, such as b"server is full\\r\\n"."""
 
     handshake_timeout: float | None = 10.0
-    """For the TLS handshake to end (Go's net/http advises 10, HAProxy's examples 5 to 10)."""
+    """For the TLS handshake to end, the PROXY header before it included (Go's net/http advises 10, HAProxy's examples
+    5 to 10)."""
 
     max_handshakes: int | None = 1_000
-    """TLS handshakes under way at a time; further connections wait in the backlog (HAProxy's maxsslconn)."""
+    """TLS handshakes under way at a time, and PROXY headers awaited; further connections wait in the backlog
+    (HAProxy's maxsslconn)."""
 
     idle_timeout: float | None = 300.0
     """Without a byte in either direction (Postfix's smtpd_timeout: 300; nginx's keepalive_timeout: 75). A client that
@@ -72,6 +74,9 @@ class Limits:
 
     max_unsent: int = 16 << 20
     """Bytes waiting to leave at which `send` raises LimitError, for handlers that never await it."""
+
+    max_proxy_header: int = 4096
+    """Bytes of a PROXY header (its specification keeps to 536, the smallest TCP segment; the format allows 65551)."""
 
     max_fds: int = 16
     """Descriptors that a Unix peer may pass before they are taken; more are closed on arrival."""

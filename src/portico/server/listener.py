@@ -2,39 +2,33 @@
 
 import asyncio
 import contextlib
-import contextvars
 import errno
 import functools
-import inspect
 import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from portico._core import Codec, Hub, Settings, TLSWire, Wire, driven, hub_of
-from portico.address import Address
-from portico.errors import ConfigurationError, PorticoError, UnsupportedError
-from portico.server.admission import Admission, packed_host
-from portico.server.limits import Limits
+from portico._core import Records, TLSWire, Wire
+from portico.address import AF_UNIX, SCHEMES, Address
+from portico.errors import PorticoError
+from portico.server.admission import packed_host
+from portico.server.listener_base import ListenerBase
 from portico.server.session import Session
-from portico.server.stats import Stats
-from portico.server.threads import ThreadedHandler
+from portico.server.spec import ListenerSpec
 from portico.transports.connection import Channel, Signal, Stream
-from portico.transports.listen import BACKLOG, ListeningSocket, listen
+from portico.transports.listen import ListeningSocket, listen
 from portico.transports.memory import listen_memory
+from portico.transports.packets import record_wire
 from portico.transports.resolve import resolve
 from portico.transports.wires import adopt
 
 if TYPE_CHECKING:
     from portico.interfaces import Resolver
-    from portico.transports.tls import TLS
 
 logger = logging.getLogger("portico.server")
-
-Handler = Callable[[Any], object]
 
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors of accept(2) that say the system is short of something; the connection still waits in the backlog."""
@@ -63,72 +57,30 @@ REPORT_INTERVAL = 60.0
 """Seconds between two reports that connections are turned away for want of descriptors."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerSpec:
-    """What was asked for with `Service.listen`."""
-
-    address: Address
-    handler: Handler
-    codec: Codec[Any] | None
-    tls: "TLS | None"
-    limits: Limits
-    allow: Sequence[str] | None
-    deny: Sequence[str] | None
-    options: Mapping[str, object] | None
-    mode: int | None
-    owner: tuple[int, int] | None
-    backlog: int = BACKLOG
-
-    def check(self) -> None:
-        """:raises ConfigurationError: something that cannot work"""
-        scheme = self.address.scheme
-        if scheme not in ("tcp", "tls", "unix", "mem"):
-            raise UnsupportedError(
-                f"cannot serve {self.address}: {scheme}: is no stream transport; known: tcp, tls, unix, mem"
-            )
-        if not callable(self.handler):
-            raise ConfigurationError(f"the handler of {self.address} must be a function, not {self.handler!r}")
-        if inspect.isasyncgenfunction(self.handler) or inspect.isgeneratorfunction(self.handler):
-            raise ConfigurationError(f"the handler of {self.address} must not yield: a generator never runs by itself")
-        if self.codec is not None and not isinstance(self.codec, Codec):
-            raise ConfigurationError(f"the codec of {self.address} must be a Codec such as Lines(), not {self.codec!r}")
-        if scheme == "tls" and self.tls is None:
-            raise ConfigurationError(f"{self.address} needs tls=TLS(certificate=…, key=…)")
-        if (self.mode is not None or self.owner is not None) and scheme != "unix":
-            raise ConfigurationError(f"mode and owner are for Unix sockets, not for {self.address}")
-        if self.tls is not None:
-            self.tls.server_context()
-        Admission(self.limits, Stats(), self.allow, self.deny)
-
-
-class Listener:
-    """A `ListenerSpec` at work."""
+class Listener(ListenerBase):
+    """A `ListenerSpec` at work, for what is accepted: streams, and records of Unix sockets."""
 
     def __init__(
         self, spec: ListenerSpec, draining: Signal, spare: "SpareDescriptor", changed: Callable[[], None]
     ) -> None:
-        self.spec, self.draining, self.spare, self.changed = spec, draining, spare, changed
-        self.settings: Settings = spec.limits.settings()
-        self.stats = Stats(_sources=[self.settings])
-        self.admission = Admission(spec.limits, self.stats, spec.allow, spec.deny)
-        self.sessions: set[Session] = set()
+        super().__init__(spec, draining, changed)
+        self.spare = spare
         self.sockets: list[ListeningSocket] = []
-        self.scheme = "tls" if spec.tls is not None and spec.address.scheme == "tcp" else spec.address.scheme
         self._memory: Any = None
         self._waiting_in_memory: deque[Wire] = deque()
         self._paused = True  # until `accept`
         self._closed = False
         self._retry: asyncio.TimerHandle | None = None
         self._reported = -REPORT_INTERVAL
-        self._context = contextvars.copy_context()
-        self._hub: Hub = hub_of(asyncio.get_running_loop())
-        self._serve = self._handler(spec.handler)
+        self._keeps_records = SCHEMES[self.scheme].kind == "seqpacket"
+        self._max_fds = spec.limits.max_fds if spec.address.family == AF_UNIX else 0
+        self._proxied = spec.proxied_by is not None
+        self._admit, self._welcome = self.admission.admit, self._secure
+        if spec.proxied_by is not None:
+            from portico.server.proxied import Proxied
 
-    @property
-    def address(self) -> Address:
-        """Where it listens, with the port that port 0 became."""
-        bound = self.addresses
-        return bound[0] if bound else self.spec.address
+            proxied = Proxied(self, spec.proxied_by)
+            self._admit, self._welcome = proxied.trusts, proxied.begin
 
     @property
     def addresses(self) -> list[Address]:
@@ -136,14 +88,6 @@ class Listener:
         if self._memory is not None:
             return [self.spec.address]
         return [each.address.replace(scheme=self.scheme) for each in self.sockets]
-
-    def _handler(self, handler: Handler) -> Callable[[Any], Awaitable[object]]:
-        call: Any = handler
-        while isinstance(call, functools.partial):
-            call = call.func
-        if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None)):  # noqa: B004
-            return handler  # type: ignore[return-value]
-        return ThreadedHandler(handler, self.spec.limits.max_threads)
 
     # listening
 
@@ -156,8 +100,11 @@ class Listener:
         if spec.address.scheme == "mem":
             self._memory = listen_memory(spec.address.path, self._accepted_memory)
             return
+        if spec.socket is not None:
+            self.sockets = [ListeningSocket(spec.socket, spec.address)]
+            return
         numeric = [spec.address]
-        if spec.address.scheme != "unix" and not spec.address.is_wildcard:
+        if not spec.address.is_wildcard:
             numeric = await resolve(spec.address, resolver=resolver)
         self.sockets = listen(
             spec.address, numeric, backlog=spec.backlog, options=spec.options, mode=spec.mode, owner=spec.owner
@@ -184,8 +131,7 @@ class Listener:
         self._paused = self._closed = True
         while self._waiting_in_memory:
             Stream(self._waiting_in_memory.popleft(), self.settings, scheme="mem").abort()
-        if isinstance(self._serve, ThreadedHandler):
-            self._serve.close()
+        self.stop_threads()
 
     def _accepted(self, fd: int, peer: bytes) -> None:
         limits, stats = self.spec.limits, self.stats
@@ -195,23 +141,25 @@ class Listener:
             stats.rejected_full += 1
             self._refuse(fd)
             return
-        if not self.admission.admit(host, fd):
+        if not self._admit(host, fd):
             self._refuse(fd)
             return
-        session = self._enter(host)
+        session = self._enter(b"" if self._proxied else host)
+        if self._keeps_records:
+            wire = record_wire(self._hub, socket.socket(fileno=fd), self.scheme, self._max_fds)
+            self._welcome(wire, session)
+            return
         adopt(
             self._hub,
             fd,
             peer,
-            limits.max_fds if self.scheme == "unix" else 0,
-            lambda wire: self._secure(wire, session),
+            self._max_fds,
+            lambda wire: self._welcome(wire, session),
             lambda: self._forget(session),
         )
 
     def _enter(self, host: bytes) -> Session:
-        session = Session(self, host)
-        self.sessions.add(session)
-        self.stats.open += 1
+        session = self.enter(host)
         if not self._paused and self._is_full():
             self._pause()
         return session
@@ -226,14 +174,14 @@ class Listener:
             wire = self._waiting_in_memory.popleft()
             stats.accepted += 1
             full = limits.max_connections is not None and stats.open >= limits.max_connections
-            if full or not self.admission.admit(b"", -1):
+            if full or not self._admit(b"", -1):
                 stats.rejected_full += full
                 refused = Stream(wire, self.settings, scheme="mem")
                 if limits.refusal and self.spec.tls is None:
                     refused.send(limits.refusal)
                 refused.close()
             else:
-                self._secure(wire, self._enter(b""))
+                self._welcome(wire, self._enter(b""))
 
     def _refuse(self, fd: int) -> None:
         refusal = self.spec.limits.refusal
@@ -301,7 +249,7 @@ class Listener:
         """Let TLS come first where it is wanted."""
         tls = self.spec.tls
         if session.stopped:
-            self._drop(wire, session)
+            self.drop(wire, session)
             return
         if tls is None:
             self._begin(wire, session)
@@ -310,11 +258,9 @@ class Listener:
             context = tls.server_context()
         except PorticoError as error:
             logger.error("%s: %s", self.address, error)
-            self._drop(wire, session)
+            self.drop(wire, session)
             return
-        self.stats.handshakes += 1
-        if not self._paused and self._is_full():
-            self._pause()
+        self.handshake_begun()
         secure: list[TLSWire] = []
         secure.append(
             TLSWire(
@@ -327,6 +273,17 @@ class Listener:
         )
         session.wire = secure[0]
         secure[0].start()
+
+    def handshake_begun(self) -> None:
+        """Count a handshake; at `max_handshakes`, accepting pauses."""
+        self.stats.handshakes += 1
+        if not self._paused and self._is_full():
+            self._pause()
+
+    def handshake_over(self) -> None:
+        """Count the end of a handshake, however it went; accepting may go on."""
+        self.stats.handshakes -= 1
+        self._resume_if_room()
 
     def _secured(self, wire: TLSWire, session: Session, error: BaseException | None) -> None:
         self.stats.handshakes -= 1
@@ -341,7 +298,8 @@ class Listener:
             logger.info("%s: %s", session.name(), explain(error, server_side=True))
         self._forget(session)
 
-    def _drop(self, wire: Wire, session: Session) -> None:
+    def drop(self, wire: Wire, session: Session) -> None:
+        """Close a connection at once that never got as far as a handler."""
         Stream(wire, self.settings, scheme=self.scheme).abort()
         self._forget(session)
 
@@ -356,33 +314,21 @@ class Listener:
         """Make the connection and start its handler."""
         codec = self.spec.codec
         connection: Stream | Channel[Any]
-        if codec is None:
+        if codec is None and not self._keeps_records:
             connection = Stream(wire, self.settings, session, scheme=self.scheme, draining=self.draining)
         else:
-            connection = Channel(wire, codec, self.settings, session, scheme=self.scheme, draining=self.draining)
+            connection = Channel(
+                wire, codec or Records(), self.settings, session, scheme=self.scheme, draining=self.draining
+            )
         if self.scheme == "mem":
             connection._local = connection._remote = self.spec.address
-        session.connection, session.wire = connection, None
-        try:
-            coro: Any = self._serve(connection)
-        except Exception as error:  # it does not take one argument
-            session.done(error)
-            return
-        session.task = self._hub.loop.create_task(driven(coro, session.done), context=self._context.copy())
+        session.wire = None
+        self.serve(connection, session)
 
-    def left(self, session: Session) -> None:
-        """The connection of `session` is over; its place is free."""
-        self.stats.open -= 1
-        self.stats.closed += 1
-        if session.host:
-            self.admission.release(session.host)
+    def place_freed(self) -> None:
+        """One more may come in."""
         if self._paused:
             self._resume_if_room()
-
-    def ended(self, session: Session) -> None:
-        """Connection and handler of `session` are both over."""
-        self.sessions.discard(session)
-        self.changed()
 
 
 class SpareDescriptor:

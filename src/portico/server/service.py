@@ -10,12 +10,16 @@ from portico._core import Codec
 from portico.address import Address
 from portico.errors import ConfigurationError
 from portico.server.limits import Limits
-from portico.server.listener import Handler, Listener, ListenerSpec, SpareDescriptor
+from portico.server.listener import Listener, SpareDescriptor
+from portico.server.listener_base import ListenerBase
+from portico.server.spec import PEERS, Handler, ListenerSpec
 from portico.server.stats import Stats
 from portico.transports.connection import Signal
 from portico.transports.listen import BACKLOG
 
 if TYPE_CHECKING:
+    import socket
+
     from portico.interfaces import Resolver
     from portico.transports.tls import TLS
 
@@ -47,9 +51,10 @@ class Service:
 
     def listen(
         self,
-        address: Address | str,
-        handler: Handler,
+        address: "Address | str | socket.socket | int",
+        handler: Handler | None = None,
         *,
+        packets: Handler | None = None,
         codec: Codec[Any] | None = None,
         tls: "TLS | None" = None,
         limits: Limits | None = None,
@@ -59,13 +64,23 @@ class Service:
         mode: int | None = None,
         owner: tuple[int, int] | None = None,
         backlog: int = BACKLOG,
+        proxied_by: Sequence[str] | None = None,
     ) -> Self:
         """Serve `address` by `handler(stream)`, or with `codec` by `handler(channel)`.
 
         The handler is an async function, or a plain one, which runs in a thread with the blocking face of the
         connection. When it ends the connection is closed.
 
-        :param address: `tcp://…`, `tls://…` (needs `tls`), `unix:…` or `mem:…`; `*` or no host means every interface.
+        Over `udp`, `unixgram` and `unixpacket` the handler gets a Channel, with its own or any other codec: without one
+        its messages are bytes, one a packet. Each remote address of `udp` and `unixgram` has its own: it begins with a
+        packet from there, and ends with the handler, by `idle_timeout`, or when a packet cannot be delivered.
+        `max_connections` bounds how many there are: packets of further ones are dropped and counted.
+
+        :param address: `tcp://…`, `tls://…` (needs `tls`), `udp://…`, `unix:…`, `unixpacket:…`, `unixgram:…`, `vsock://…`
+            or `mem:…`; `*` or no host means every interface. Or a socket that exists, or its descriptor: one that
+            listens, or a bound one for packets.
+        :param packets: in place of `handler`, for `udp`, `unixgram`, `raw` and `packet`: an async function
+            `(packet, datagrams)` that gets every packet, one by one; `datagrams.send(data, to=packet)` answers.
         :param tls: settings with certificate and key; secures Unix and `tcp` listeners, too.
         :param limits: for this listener alone, instead of the service's.
         :param allow: only peers in one of these: CIDR blocks, `loopback`, `private`, `any`; for Unix sockets
@@ -75,12 +90,34 @@ class Service:
         :param mode: permissions of a Unix socket's file, such as `0o660`; default: as the umask has it.
         :param owner: user and group id of a Unix socket's file.
         :param backlog: connections that may wait to be accepted (1024).
+        :param proxied_by: the proxies in front of this listener, named as in `allow`: `["loopback", "10.0.0.0/8"]`.
+            Each connection of theirs must begin with a PROXY header (version 1 or 2, before TLS), and nobody else may
+            connect: a header is never guessed, for then anybody could name an address of his liking. `remote_address`,
+            `allow`, `deny` and the limits per address go by the client that the header names, `local_address` is what
+            that client connected to, and `proxy_header` has the rest. Where it names none (LOCAL, UNKNOWN) the
+            addresses are the connection's own; LOCAL, such as a health check, is let in by `proxied_by` alone.
+            Default: headers are not looked for.
         :raises AddressError: the address does not parse
         :raises ConfigurationError: something that cannot work
         """
-        where = Address.parse(address)
+        where, sock = _place(address)
+        if (handler is None) == (packets is None):
+            raise ConfigurationError(f"{where} needs a handler, or packets=: one of the two")
         spec = ListenerSpec(
-            where, handler, codec, tls, limits or self.limits, allow, deny, options, mode, owner, backlog
+            where,
+            packets or handler,  # type: ignore[arg-type]  # one of them is there
+            codec,
+            tls,
+            limits or self.limits,
+            allow,
+            deny,
+            options,
+            mode,
+            owner,
+            backlog,
+            proxied_by,
+            packets is not None,
+            sock,
         )
         spec.check()
         self.specs.append(spec)
@@ -96,7 +133,7 @@ class Server:
         self.service = service
         self.draining = Signal()
         """True from the moment that the server wants its handlers to come to an end; each connection shows it."""
-        self.listeners: list[Listener] = []
+        self.listeners: list[ListenerBase] = []
         self._spare = SpareDescriptor()
         self._changed = asyncio.Event()
         self._closed = Signal()
@@ -108,7 +145,13 @@ class Server:
         :raises ResolveError: a name is unknown"""
         try:
             for spec in self.service.specs:
-                listener = Listener(spec, self.draining, self._spare, self._changed.set)
+                listener: ListenerBase
+                if spec.wants_packets or spec.address.scheme in PEERS:
+                    from portico.server.packet_listener import PacketListener
+
+                    listener = PacketListener(spec, self.draining, self._changed.set)
+                else:
+                    listener = Listener(spec, self.draining, self._spare, self._changed.set)
                 self.listeners.append(listener)
                 await listener.start(self.service.resolver)
             for listener in self.listeners:
@@ -192,6 +235,15 @@ class Server:
         await self.wait_closed()
 
 
+def _place(address: "Address | str | socket.socket | int") -> "tuple[Address, socket.socket | None]":
+    """Return where to listen, and the socket where there is one."""
+    if isinstance(address, Address | str):
+        return Address.parse(address), None
+    from portico.transports.adopting import listening_address
+
+    return listening_address(address)
+
+
 class Serving:
     """What `serve` returns: await it for a Server, or use it with `async with`."""
 
@@ -218,7 +270,11 @@ class Serving:
         await self._server.drain(0)
 
 
-def serve(service: Service | Handler, address: Address | str | None = None, **settings: Any) -> Serving:
+def serve(
+    service: Service | Handler | None = None,
+    address: "Address | str | socket.socket | int | None" = None,
+    **settings: Any,
+) -> Serving:
     """Serve within the running loop: `async with serve(handler, "tcp://127.0.0.1:0") as server`, or
     `server = await serve(service)`.
 

@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from portico._core import Wire
 from portico.address import Address
-from portico.errors import ClosedError, EndOfStream, MessageTooLarge, PorticoError, ProtocolError
+from portico.errors import ClosedError, DeliveryError, EndOfStream, MessageTooLarge, PorticoError, ProtocolError
 from portico.transports.connection import Stream, peer_address
 
 if TYPE_CHECKING:
-    from portico.server.listener import Listener
+    from portico.server.listener_base import ListenerBase
     from portico.transports.connection import Channel
+    from portico.transports.datagrams import Datagrams
 
 logger = logging.getLogger("portico.server")
+
+PEER_GONE = (ClosedError, EndOfStream, DeliveryError)
+"""Errors that are no fault of the handler that they leave."""
 
 
 class Session:
@@ -22,10 +26,10 @@ class Session:
 
     __slots__ = ("connection", "host", "listener", "lost", "stopped", "task", "wire")
 
-    def __init__(self, listener: "Listener", host: bytes) -> None:
+    def __init__(self, listener: "ListenerBase", host: bytes) -> None:
         self.listener = listener
         self.host = host
-        self.connection: Stream | Channel[Any] | None = None
+        self.connection: Stream | Channel[Any] | Datagrams | None = None
         self.wire: Wire | None = None  # while the handshake is under way
         self.task: asyncio.Task[Any] | None = None
         self.lost = self.stopped = False
@@ -42,7 +46,7 @@ class Session:
         self.task = None
         connection = self.connection
         assert connection is not None
-        handled = error is None or self._count(error)
+        handled = error is None or self.count(error)
         if isinstance(error, asyncio.CancelledError):
             connection.abort()
         else:
@@ -51,16 +55,17 @@ class Session:
             self.listener.ended(self)
         return handled
 
-    def _count(self, error: BaseException) -> bool:
+    def count(self, error: BaseException) -> bool:
+        """Count the error that a handler ended with, and log it; say whether that is all to do."""
         stats = self.listener.stats
         causes = list(_leaves(error)) if isinstance(error, BaseExceptionGroup) else [error]
         if any(not isinstance(cause, Exception) for cause in causes):
             return False
-        if all(isinstance(cause, ClosedError | EndOfStream) for cause in causes):
+        if all(isinstance(cause, PEER_GONE) for cause in causes):
             stats.peer_errors += 1
             if logger.isEnabledFor(logging.DEBUG):  # names cost more than the rest
                 logger.debug("%s: %s", self.name(), error)
-        elif all(isinstance(cause, ClosedError | EndOfStream | MessageTooLarge | ProtocolError) for cause in causes):
+        elif all(isinstance(cause, (*PEER_GONE, MessageTooLarge, ProtocolError)) for cause in causes):
             stats.protocol_errors += 1
             if logger.isEnabledFor(logging.INFO):
                 logger.info("%s: %s", self.name(), error)

@@ -26,6 +26,8 @@ class Stats:
     """Turned away over `accept_rate`."""
     rejected_denied: int = 0
     """Turned away by `allow` and `deny`."""
+    rejected_untrusted: int = 0
+    """Turned away because `proxied_by` does not name them."""
     paused: int = 0
     """Times that accepting paused at a limit."""
     shed: int = 0
@@ -33,15 +35,19 @@ class Stats:
     accept_errors: int = 0
     """Times that accept(2) failed for want of descriptors or memory."""
     handshakes: int = 0
-    """TLS handshakes under way now."""
+    """TLS handshakes under way now, and PROXY headers awaited."""
     handshakes_failed: int = 0
     """TLS handshakes that failed or took too long."""
+    proxy_headers_failed: int = 0
+    """Connections of trusted proxies that did not begin with a good PROXY header, or not in time."""
     handler_errors: int = 0
     """Handlers that ended by an exception of their own."""
     peer_errors: int = 0
     """Handlers that ended because the peer was lost or ended in mid-message."""
     protocol_errors: int = 0
     """Handlers that ended because of what the peer sent: too large, or no message."""
+    packets_dropped: int = 0
+    """Packets that found a queue full: that of a peer here, or the kernel's receive buffer."""
     aborted: int = 0
     """Connections that a drain had to abort."""
     _sources: Sources = field(default_factory=list, repr=False)
@@ -74,7 +80,11 @@ class Stats:
     @property
     def rejected(self) -> int:
         """Connections turned away, whatever for."""
-        return self.rejected_full + self.rejected_address + self.rejected_rate + self.rejected_denied + self.shed
+        return sum(getattr(self, name) for name in _REJECTIONS)
+
+    def add_source(self, source: Settings) -> None:
+        """Add what the connections with these settings move."""
+        self._sources.append(source)
 
     def as_dict(self) -> dict[str, int]:
         """Return every counter by its name."""
@@ -92,5 +102,6 @@ class Stats:
 
 
 _STORED = tuple(item.name for item in fields(Stats) if not item.name.startswith("_"))
+_REJECTIONS = (*(name for name in _STORED if name.startswith("rejected_")), "shed")
 _DERIVED = ("timeouts", "bytes_received", "bytes_sent", "messages_received", "messages_sent", "rejected")
 COUNTERS = _STORED + _DERIVED

@@ -9,7 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from portico.tools.discover_command import DISCOVER_HELP, discover
+from portico.tools.options_command import OPTIONS_HELP, options
+from portico.tools.parameters import Debug, asked_for_debug, debug_wanted, help_text, not_negative
 from portico.tools.report import EXIT_CODES, INTERRUPTED, WRONG, Stop, ending, note, run
+from portico.tools.sockets_command import SOCKETS_HELP, sockets
 
 app = typer.Typer(
     name="portico",
@@ -18,8 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-_asked_for_debug: list[bool] = []
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     except typer.Abort:
         return INTERRUPTED
     except (Exception, KeyboardInterrupt) as error:
-        return ending(error, debug=bool(_asked_for_debug))
+        return ending(error, debug=bool(asked_for_debug))
     return code if isinstance(code, int) else 0
 
 
@@ -46,26 +48,6 @@ def _version(wanted: bool) -> None:
 
         typer.echo(f"portico {__version__}")
         raise typer.Exit
-
-
-def _debug(wanted: bool) -> None:
-    if wanted:
-        _asked_for_debug.append(True)
-
-
-def _not_negative(value: float) -> float:
-    if not value >= 0:
-        raise typer.BadParameter(f"{value:g} is less than 0")
-    return value
-
-
-def _help(*paragraphs: str, examples: Sequence[str] = ()) -> str:
-    """Return the text of a command's help: line breaks are kept, so each paragraph is one line."""
-    shown = ["Examples:\n" + "\n".join(f"  [bold]{each}[/bold]" for each in examples)] if examples else []
-    return "\n\n".join([*(" ".join(text.split()) for text in paragraphs), *shown])
-
-
-Debug = Annotated[bool, typer.Option("--debug", metavar="", callback=_debug, is_eager=True, help="Show tracebacks.")]
 
 
 class EndOfInput(StrEnum):
@@ -100,7 +82,7 @@ class Room(StrEnum):
 @app.callback(
     invoke_without_command=True,
     epilog=EXIT_CODES,
-    help=_help(
+    help=help_text(
         "Every socket behind one front door: a chat to try out, a terminal for any socket, and your own services.",
         "Addresses are written as everywhere in Portico: [bold]localhost:80[/bold], [bold]tcp://\\[::1]:80[/bold], "
         "[bold]tls://host:443[/bold], [bold]unix:/run/x.sock[/bold], [bold]unix:@abstract[/bold].",
@@ -112,7 +94,8 @@ def portico(
         bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", metavar="", callback=_debug, is_eager=True, help="Show tracebacks of errors.")
+        bool,
+        typer.Option("--debug", metavar="", callback=debug_wanted, is_eager=True, help="Show tracebacks of errors."),
     ] = False,
 ) -> None:
     """Every socket behind one front door: a chat to try out, a terminal for any socket, and your own services."""
@@ -126,16 +109,22 @@ def portico(
 
 # demo
 
+ROOM_NAME = "the Portico chat"
+
 
 @app.command(
     epilog=EXIT_CODES,
-    help=_help(
+    help=help_text(
         "A chat on TCP, on TLS with a throw-away certificate and on a Unix socket, all one room.",
         "It prints the exact command to type for each door. Ctrl-C tells everybody and closes it.",
         "With [bold]--bots[/bold] it ends by itself, with exit code 0 if every message reached everybody else, and "
         "1 if not; the bots use free ports of this machine, whatever --host and --port say.",
+        "[bold]--announce[/bold] makes it known to the local network, as far as --host lets others in; "
+        "[bold]--discover[/bold] finds such a room and joins it.",
         examples=[
             "portico demo",
+            "portico demo --host '*' --announce",
+            "portico demo chat --discover",
             "portico demo --host '*' --port 7000",
             "portico demo --bots 50 --seconds 5",
         ],
@@ -158,7 +147,19 @@ def demo(
             rich_help_panel="Where",
         ),
     ] = None,
-    name: Annotated[str, typer.Option(metavar="NAME", help="What the room is called.")] = "the Portico chat",
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the room is called.", show_default=ROOM_NAME)
+    ] = None,
+    announce: Annotated[
+        bool,
+        typer.Option("--announce", metavar="", help="Tell the local network of it.", rich_help_panel="Local network"),
+    ] = False,
+    discover: Annotated[
+        bool,
+        typer.Option(
+            "--discover", metavar="", help="Find a room, or the --name, and join it.", rich_help_panel="Local network"
+        ),
+    ] = False,
     bots: Annotated[
         int,
         typer.Option(
@@ -166,26 +167,35 @@ def demo(
         ),
     ] = 0,
     seconds: Annotated[
-        float, typer.Option(callback=_not_negative, metavar="S", help="For how long they chat.", rich_help_panel="Bots")
+        float, typer.Option(callback=not_negative, metavar="S", help="For how long they chat.", rich_help_panel="Bots")
     ] = 5.0,
     debug: Debug = False,
 ) -> None:
     """A chat on TCP, on TLS with a throw-away certificate and on a Unix socket, all one room."""
+    if discover + announce + bool(bots) > 1:
+        raise Stop("--discover, --announce and --bots exclude one another", WRONG, "give one of them")
+    if discover:
+        from portico.tools.nearby import join_chat
+
+        run(join_chat(name))
+        return
+    title = ROOM_NAME if name is None else name
     if bots:
         from portico.tools.bots import run_bots
 
-        if not run(run_bots(bots, seconds, name)):
+        if not run(run_bots(bots, seconds, title)):
             raise Stop()
         return
     from portico.tools.demo import run_demo
 
-    run_demo(host, port, name)
+    run_demo(host, port, title, announced=announce)
 
 
 # connect and listen
 
 Where = Annotated[
-    str, typer.Argument(metavar="ADDRESS", help="Such as localhost:80, tls://host:443, unix:/run/x.sock.")
+    str,
+    typer.Argument(metavar="ADDRESS", help="Such as localhost:80, tls://host:443, udp://host:53, unix:/run/x.sock."),
 ]
 Eof = Annotated[
     EndOfInput,
@@ -222,16 +232,20 @@ Key = Annotated[
 
 @app.command(
     epilog=EXIT_CODES,
-    help=_help(
+    help=help_text(
         "Connect the terminal, or whatever is piped in and out, to a socket.",
         "With [bold]--eof keep[/bold] the end of the input ends this side of the connection only (half-close), and "
         "the program ends when the peer has ended its side, too; what is left of the input is still sent when the "
         "peer ends first, unless it is typed. That is what nc -N does. With [bold]--eof close[/bold] the end of "
         "either direction ends all.",
+        "Over UDP and Unix datagram each line that is typed is a packet, and of other input up to 8 KiB; as nobody can "
+        "tell an end there, it ends a second after the last packet once the input is over.",
         examples=[
             "portico connect localhost:9000",
             "portico connect tls://example.org:443 --hex",
             "portico connect unix:/run/x.sock < request > answer",
+            "portico connect udp://localhost:5353",
+            "portico connect tls://example.org:443 --proxy socks5h://localhost:1080",
         ],
     ),
 )
@@ -242,7 +256,7 @@ def connect(
     timeout: Annotated[
         float,
         typer.Option(
-            callback=_not_negative,
+            callback=not_negative,
             metavar="SECONDS",
             help="For lookup, connecting and TLS; 0: no end.",
             rich_help_panel="Connection",
@@ -251,6 +265,15 @@ def connect(
     source: Annotated[
         str | None,
         typer.Option(metavar="HOST[:PORT]", help="Local address to connect from.", rich_help_panel="Connection"),
+    ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Through a proxy: socks5h://user:password@host:1080, http://host:3128, …; several for a chain, the "
+            "nearest first; the word environment: as ALL_PROXY and the like say.",
+            rich_help_panel="Connection",
+        ),
     ] = None,
     tls: UseTLS = False,
     ca: Annotated[
@@ -290,6 +313,7 @@ def connect(
             tls=settings,
             timeout=timeout or None,
             source=source,
+            proxy="environment" if proxy == ["environment"] else proxy,
             eof=eof.value,
             hex=hex,
             verbose=verbose,
@@ -299,7 +323,7 @@ def connect(
 
 @app.command(
     epilog=EXIT_CODES,
-    help=_help(
+    help=help_text(
         "Wait for a connection, and be its terminal, or whatever is piped in and out.",
         "Where it listens is told on stderr; port 0 takes a free one. TLS without [bold]--cert[/bold] uses a "
         "throw-away certificate and tells where it is. [bold]--eof[/bold] is as for connect. A slow peer slows "
@@ -308,6 +332,8 @@ def connect(
             "portico listen 127.0.0.1:9000",
             "portico listen :9000 --keep-open < /dev/null >> log",
             "portico listen localhost:9001 --tls --hex",
+            "portico listen udp://:5000 --keep-open --hex",
+            "portico listen unixpacket:/tmp/x.sock",
         ],
     ),
 )
@@ -326,7 +352,7 @@ def listen(
     timeout: Annotated[
         float,
         typer.Option(
-            callback=_not_negative,
+            callback=not_negative,
             metavar="SECONDS",
             help="Give up if nobody connects; 0: wait.",
             rich_help_panel="Connection",
@@ -379,7 +405,7 @@ def listen(
 @app.command(
     "run",
     epilog=EXIT_CODES,
-    help=_help(
+    help=help_text(
         "Run a service of yours until SIGTERM or Ctrl-C, which drain it; a second one aborts what is left.",
         "SERVICE is a portico.Service in that module, or a function without arguments that returns one. Where it "
         "listens, and who can reach it, is told on stderr. Modules are looked for in the current directory, too.",
@@ -403,7 +429,7 @@ def run_(
     from portico.tools import logs
     from portico.tools.loading import run_service
 
-    logs.set_up_logging(log_level.value, pattern=logs.TIMED, debug=debug or bool(_asked_for_debug))
+    logs.set_up_logging(log_level.value, pattern=logs.TIMED, debug=debug or bool(asked_for_debug))
     run_service(service, loop=loop.value, config=config, debug=debug)
 
 
@@ -412,7 +438,7 @@ def run_(
 
 @app.command(
     epilog=EXIT_CODES,
-    help=_help(
+    help=help_text(
         "Print the addresses of a name, one a line, in the order in which they are tried.",
         "With --reverse each line has the address, its host name and, if a service was asked for, the name of that, "
         "separated by tabs.",
@@ -436,7 +462,7 @@ def resolve(
     four: Annotated[bool, typer.Option("-4", metavar="", help="IPv4 addresses only.")] = False,
     six: Annotated[bool, typer.Option("-6", metavar="", help="IPv6 addresses only.")] = False,
     timeout: Annotated[
-        float, typer.Option(callback=_not_negative, metavar="SECONDS", help="For each lookup; 0: as long as it takes.")
+        float, typer.Option(callback=not_negative, metavar="SECONDS", help="For each lookup; 0: as long as it takes.")
     ] = 10.0,
     debug: Debug = False,
 ) -> None:
@@ -447,6 +473,11 @@ def resolve(
         raise Stop("-4 and -6 together leave nothing", WRONG, "give one of them, or neither")
     family = socket.AF_INET if four else socket.AF_INET6 if six else 0
     run(run_resolve(target, numeric=numeric, reverse=reverse, family=family, timeout=timeout or None))
+
+
+app.command(epilog=EXIT_CODES, help=SOCKETS_HELP)(sockets)
+app.command(epilog=EXIT_CODES, help=DISCOVER_HELP)(discover)
+app.command(epilog=EXIT_CODES, help=OPTIONS_HELP)(options)
 
 
 def _throwaway(host: str, directory: str) -> str:

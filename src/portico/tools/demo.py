@@ -69,10 +69,11 @@ def doors(host: str, port: int, tls_port: int) -> Iterator[Doors]:
         yield Doors(tcp, tls, Address("unix", path=str(Path(directory) / "chat.sock")), *pair)
 
 
-def run_demo(host: str, port: int | None, name: str) -> None:
+def run_demo(host: str, port: int | None, name: str, *, announced: bool = False) -> None:
     """Run the chat until Ctrl-C or SIGTERM.
 
-    :param port: of the TCP door, TLS has the next one; None: the usual one, or another if that is taken."""
+    :param port: of the TCP door, TLS has the next one; None: the usual one, or another if that is taken.
+    :param announced: tell the local network of it."""
     chat = Chat(name)
     tcp_port, tls_port = asyncio.run(_ports(host, port))
     with doors(host, tcp_port, tls_port) as wanted:
@@ -81,6 +82,10 @@ def run_demo(host: str, port: int | None, name: str) -> None:
         def opened(server: Server) -> None:
             watching.append(asyncio.ensure_future(chat.close_on(server.draining)))
             show(wanted.opened(server), chat.name)
+            if announced:
+                from portico.tools.nearby import announce_chat
+
+                watching.append(asyncio.ensure_future(announce_chat(server, chat.name)))
 
         run(wanted.service(chat), banner=opened)
     print("the room is closed", flush=True)

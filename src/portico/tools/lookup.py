@@ -1,6 +1,6 @@
 """`portico resolve`: names to addresses and back, one line each."""
 
-from portico.address import Address
+from portico.address import SCHEMES, Address
 from portico.client.racing import interleaved
 from portico.errors import ResolveError
 from portico.transports.resolve import name_of, resolve
@@ -18,7 +18,7 @@ async def run_resolve(target: str, *, numeric: bool, reverse: bool, family: int,
 
 def shown(address: Address) -> str:
     """Return the address as people write it without a scheme, or the host alone where there is no port."""
-    if address.scheme == "unix" or address.scheme == "mem":
+    if not SCHEMES[address.scheme].is_internet:
         return str(address)
     text = str(address).partition("://")[2]
     if address.port:

@@ -1,19 +1,22 @@
-"""`portico connect` and `portico listen`: bytes between the terminal and sockets, both ways, as they are."""
+"""`portico connect` and `portico listen`: bytes between the terminal and sockets, both ways, as they are.
+Where a socket keeps packets apart, what is read at once from the input leaves as one."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from portico.address import Address
+from portico.address import SCHEMES, Address
 from portico.client.connect import connect
-from portico.errors import ClosedError, PorticoError
+from portico.errors import ClosedError, DeliveryError, PorticoError
+from portico.interfaces import Resolver
 from portico.server.limits import Limits
 from portico.server.running import banner_text
 from portico.server.service import Service, serve
 from portico.tools.hexdump import Dump
 from portico.tools.report import Stop, failure, note
 from portico.tools.terminal import Terminal
-from portico.transports.connection import Stream
+from portico.transports.connection import Channel, Stream
 from portico.transports.tls import TLS
 
 EndOfInput = Literal["keep", "close"]
@@ -23,14 +26,39 @@ SLOW_PEER = 60.0
 """Seconds after which `listen --keep-open` gives up a peer that takes nothing, for the others wait for it."""
 
 
+PACKET = 8192
+"""Bytes of the input that one packet takes at most (as socat has it); what is typed leaves line by line."""
+
+SILENCE = 1.0
+"""Seconds without a packet after the end of the input that are taken for the end of a peer that can tell none."""
+
+
 @dataclass
 class Member:
     """A connection that the input goes to."""
 
-    stream: Stream
+    stream: Stream | Channel[bytes]
     dump: Dump | None
-    error: ClosedError | None = None
+    error: ClosedError | DeliveryError | None = None
     """Set when it could not be sent what it should."""
+    heard: float = 0.0
+    """When something last came, in the loop's time."""
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether the peer cannot tell that it ends (UDP, Unix datagram)."""
+        return SCHEMES[self.stream.scheme].kind == "datagram"
+
+    def send_eof(self) -> None:
+        """Tell the end of the input, where that can be told."""
+        if not self.is_endless:
+            self.stream.send_eof()
+
+    def pieces(self, data: bytes) -> list[bytes]:
+        """Return what leaves at a time."""
+        if not self.stream.wire.keeps_records:
+            return [data]
+        return [data[start : start + PACKET] for start in range(0, len(data), PACKET)]
 
 
 @dataclass
@@ -43,7 +71,7 @@ class Piping:
     hex: bool = False
     names: bool = False
     """Whether the hex dump says whose bytes they are."""
-    members: dict[Stream, Member] = field(default_factory=dict)
+    members: dict[Stream | Channel[bytes], Member] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._someone = asyncio.Event()
@@ -61,8 +89,8 @@ class Piping:
                 await self._someone.wait()
             await self._to_all(data)
         if self.eof == "keep":
-            for stream in self.members:
-                stream.send_eof()
+            for member in self.members.values():
+                member.send_eof()
 
     async def _to_all(self, data: bytes) -> None:
         members = list(self.members.values())
@@ -73,8 +101,9 @@ class Piping:
 
     async def _send(self, member: Member, data: bytes) -> None:
         try:
-            await member.stream.send(data)
-        except ClosedError as error:
+            for piece in member.pieces(data):
+                await member.stream.send(piece)
+        except (ClosedError, DeliveryError) as error:
             member.error = error
             self._leave(member)
             return
@@ -83,7 +112,9 @@ class Piping:
 
     async def _receive(self, member: Member) -> None:
         """Write out what a connection brings, until its end."""
+        clock = asyncio.get_running_loop().time
         async for data in member.stream:
+            member.heard = clock()
             await self.terminal.write(data if member.dump is None else member.dump.received(data).encode())
 
     def _leave(self, member: Member) -> None:
@@ -91,22 +122,28 @@ class Piping:
         if not self.members:
             self._someone.clear()
 
-    async def serve(self, stream: Stream) -> None:
+    async def serve(self, stream: Stream | Channel[bytes]) -> None:
         """Be the terminal of one connection until that is over.
 
         :raises ClosedError: the peer was lost, or went without taking all that was sent
+        :raises DeliveryError: a packet did not arrive
         :raises OSError: input or output failed"""
         member = Member(stream, Dump(str(stream.remote_address) if self.names else "") if self.hex else None)
         self.members[stream] = member
         self._someone.set()
         if self.feeding.done() and self.eof == "keep":
-            stream.send_eof()
+            member.send_eof()
         receiving = asyncio.ensure_future(self._receive(member))
         lost = asyncio.ensure_future(_lost(stream))
         try:
             while not self._is_over(receiving, lost):
                 busy = [each for each in (receiving, lost, self.feeding) if not each.done()]
-                await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
+                if self.feeding.done() and member.is_endless:
+                    await asyncio.wait(busy, timeout=SILENCE, return_when=asyncio.FIRST_COMPLETED)
+                    if asyncio.get_running_loop().time() - member.heard >= SILENCE:
+                        break
+                else:
+                    await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
             if receiving.done():
                 receiving.result()
             if self.feeding.done():
@@ -139,7 +176,7 @@ class Piping:
             self.feeding.exception()
 
 
-async def _lost(stream: Stream) -> None:
+async def _lost(stream: Stream | Channel[bytes]) -> None:
     await stream.wait_closed()
 
 
@@ -149,12 +186,16 @@ async def run_connect(
     tls: TLS | None = None,
     timeout: float | None = 10.0,
     source: str | None = None,
+    proxy: Sequence[str] | str | None = None,
     eof: EndOfInput = "keep",
     hex: bool = False,
     verbose: bool = False,
+    resolver: Resolver | None = None,
 ) -> None:
     """Connect, and be a terminal until both directions are over."""
-    stream: Stream = await connect(address, tls=tls, timeout=timeout, source=source)
+    stream: Stream | Channel[bytes] = await connect(
+        address, tls=tls, timeout=timeout, source=source, proxy=proxy, resolver=resolver
+    )
     piping = Piping(Terminal(), eof, hex)
     try:
         if verbose:
@@ -167,7 +208,7 @@ async def run_connect(
         await piping.end()
 
 
-def _secured(stream: Stream) -> str:
+def _secured(stream: Stream | Channel[bytes]) -> str:
     info = stream.tls
     return "" if info is None else f", {info.version} {info.cipher}"
 
@@ -224,7 +265,7 @@ class Listening:
         elif self.piping.eof == "close" and not self.piping.members:
             self.over.set_result(None)
 
-    async def handle(self, stream: Stream) -> None:
+    async def handle(self, stream: Stream | Channel[bytes]) -> None:
         """Serve one connection; without `keep_open` the first ends the program, and others are turned away."""
         if self.first.done() and not self.keep_open:
             stream.abort()
@@ -245,7 +286,7 @@ class Listening:
         else:
             self._ended()
 
-    def _failed(self, stream: Stream, error: Exception) -> None:
+    def _failed(self, stream: Stream | Channel[bytes], error: Exception) -> None:
         stream.abort()
         if self.keep_open and isinstance(error, PorticoError):
             note(f"{stream.remote_address}: {failure(error)[0]}")

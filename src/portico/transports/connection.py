@@ -9,12 +9,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from portico._core import ChannelBase, Codec, Connection, Settings, StreamBase, TLSWire, Wire
-from portico.address import AF_UNIX, Address
-from portico.errors import ClosedError, UnsupportedError
+from portico.address import AF_UNIX, SCHEMES, Address
+from portico.errors import ClosedError, ConfigurationError, UnsupportedError, describe
 from portico.options import Options
+from portico.transports.credentials import Credentials
 from portico.transports.info import Info, socket_info
+from portico.transports.sockaddr import from_kernel
 
 if TYPE_CHECKING:
+    from portico.protocols.proxy_header import ProxyHeader
+    from portico.transports.ancillary import Ancillary
+    from portico.transports.datagrams import Datagrams
     from portico.transports.tls import TLS, TLSInfo
 
 T = TypeVar("T")
@@ -68,7 +73,7 @@ NEVER = Signal()
 """The `draining` of connections that no server drains."""
 
 
-class _Face(Connection):
+class ConnectionFace(Connection):
     """What Stream and Channel share beyond the native engine: names for what the operating system knows."""
 
     __slots__ = ()
@@ -77,6 +82,8 @@ class _Face(Connection):
     draining: Signal
     _local: Address | None
     _remote: Address | None
+    proxy_header: "ProxyHeader | None" = None
+    """What a trusted proxy said of this connection (`Service.listen(..., proxied_by=…)`); None without."""
 
     @property
     def state(self) -> State:
@@ -96,15 +103,16 @@ class _Face(Connection):
     def local_address(self) -> Address:
         """The address of this end; what it was, once the connection is closed and it had been asked for before."""
         if self._local is None:
-            self._local = self._ask("getsockname")
+            self._local = getattr(self.wire, "local_address", None) or self._ask("getsockname")
         return self._local
 
     @property
     def remote_address(self) -> Address:
-        """The address of the peer. A Unix client has usually none of its own: then it is the server's path, too."""
+        """The address of the peer; behind a trusted proxy (`proxied_by`) that of the real client. A Unix client has
+        usually none of its own: then it is the server's path, too."""
         if self._remote is None:
             remote = peer_address(self.wire, self.scheme) or self._ask("getpeername")
-            if remote.scheme == "unix" and not remote.path:
+            if remote.family == AF_UNIX and not remote.path:
                 remote = self.local_address
             self._remote = remote
         return self._remote
@@ -122,13 +130,15 @@ class _Face(Connection):
     def socket(self) -> "socket.socket":
         """The socket below, for whatever is missing here. Reading, writing or closing it breaks the connection.
 
-        :raises UnsupportedError: there is none (the memory pair)
+        :raises UnsupportedError: there is none (the memory pair, a FIFO, a device)
         :raises ClosedError: the connection is over"""
         bottom = _bottom(self.wire)
         sock = getattr(bottom, "socket", None) or getattr(bottom, "get_extra_info", lambda name: None)("socket")
         if sock is None:
             if self.scheme == "mem":
                 raise UnsupportedError("a memory connection has no socket")
+            if getattr(bottom, "is_file", False) and bottom.fileno() >= 0:
+                raise UnsupportedError(f"a {self.scheme} is no socket")
             raise self.closed_error()
         return sock  # type: ignore[no-any-return]
 
@@ -142,14 +152,15 @@ class _Face(Connection):
 
         :raises ClosedError: the connection is over"""
         received, unsent = self.queued
-        if self.scheme == "mem":
+        if SCHEMES[self.scheme].parts in ("name", "file"):
             return Info(queued_receive=received, queued_send=unsent)
         return socket_info(self.socket, received, unsent)
 
     @property
     def tls(self) -> "TLSInfo | None":
-        """Version, cipher, protocol and peer certificate where the connection is secure, else None."""
-        if not isinstance(self.wire, TLSWire):
+        """Version, cipher, protocol and peer certificate where the connection is secure, else None. TLS that ends at a
+        proxy is the proxy's, not the connection's."""
+        if not isinstance(self.wire, TLSWire) or self.scheme == "tcp":
             return None
         from portico.transports.tls import TLSInfo
 
@@ -160,10 +171,40 @@ class _Face(Connection):
         """Process, user and group of the peer of a Unix socket when it connected (SO_PEERCRED of unix(7)).
 
         :raises UnsupportedError: not a Unix socket, or a platform without it"""
-        if self.scheme != "unix" or sys.platform != "linux":
-            raise UnsupportedError("peer credentials need a Unix socket on Linux")
+        if self.scheme not in ("unix", "unixpacket") or sys.platform != "linux":
+            raise UnsupportedError("peer credentials need a connected Unix socket on Linux")
         data = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         return Credentials(*struct.unpack("3i", data))
+
+    async def detach(self) -> tuple[Any, bytes]:
+        """Give up the socket once all that was sent has left: return it (a `socket.socket`, not blocking; of a FIFO or
+        device the descriptor), with the bytes that were received and not taken. This object is closed then.
+
+        :raises BusyError: a task is receiving, or messages wait to be taken
+        :raises UnsupportedError: a TLS or memory connection, or a peer of a UDP server: it has no socket of its own
+        :raises ClosedError: the connection is closed or lost"""
+        await self.flush()
+        self.local_address, self.remote_address  # noqa: B018  # known from here on
+        return self.take_socket()
+
+    async def _send_with_control(self, data: bytes, control: bytes) -> None:
+        """Send `data` with a control buffer, behind all that was sent before."""
+        wire: Any = self.wire
+        if not hasattr(wire, "send_control"):
+            raise UnsupportedError("ancillary data needs a plain socket that Portico reads itself (Linux)")
+        while True:
+            await self.flush()
+            try:
+                sent = wire.send_control(data, control)
+            except OSError as error:
+                if isinstance(error, UnsupportedError):
+                    raise
+                raise ClosedError(f"ancillary data could not be sent: {describe(error)}") from error
+            if sent >= 0:
+                break
+            await asyncio.sleep(0.001)  # the kernel has no room, and nothing of ours waits that would tell when it has
+        if sent < len(data):
+            await self.send(data[sent:])  # type: ignore[attr-defined]  # a Stream, as a packet leaves whole
 
     async def __aenter__(self) -> Any:
         return self
@@ -181,30 +222,6 @@ class _Face(Connection):
         return f"<{type(self).__name__} {self.state.value} {remote}>"
 
 
-class Credentials(tuple[int, int, int]):
-    """`(pid, uid, gid)` of the process at the other end of a Unix socket."""
-
-    __slots__ = ()
-
-    def __new__(cls, pid: int, uid: int, gid: int) -> "Credentials":
-        return super().__new__(cls, (pid, uid, gid))
-
-    @property
-    def pid(self) -> int:
-        return self[0]
-
-    @property
-    def uid(self) -> int:
-        return self[1]
-
-    @property
-    def gid(self) -> int:
-        return self[2]
-
-    def __repr__(self) -> str:
-        return f"Credentials(pid={self[0]}, uid={self[1]}, gid={self[2]})"
-
-
 def _bottom(wire: Wire) -> Wire:
     """Return the wire that touches the operating system."""
     while isinstance(wire, TLSWire):
@@ -215,26 +232,10 @@ def _bottom(wire: Wire) -> Wire:
 def peer_address(wire: Wire, scheme: str) -> Address | None:
     """Return the peer that accept(2) told of; None: it has to be asked for."""
     peer = getattr(_bottom(wire), "peer", None)
-    return _unpacked(scheme, peer) if peer else None
+    return from_kernel(scheme, peer) if peer else None
 
 
-def _unpacked(scheme: str, peer: bytes) -> Address:
-    """Return the address in a struct sockaddr of the kernel's."""
-    family = int.from_bytes(peer[:2], sys.byteorder)
-    if family == socket.AF_INET:
-        port = int.from_bytes(peer[2:4], "big")
-        return Address.from_sockaddr(scheme, family, (socket.inet_ntop(family, peer[4:8]), port))
-    if family == socket.AF_INET6:
-        port, flow = int.from_bytes(peer[2:4], "big"), int.from_bytes(peer[4:8], "big")
-        scope = int.from_bytes(peer[24:28], sys.byteorder)
-        return Address.from_sockaddr(scheme, family, (socket.inet_ntop(family, peer[8:24]), port, flow, scope))
-    path = peer[2:]
-    if path[:1] == b"\0":
-        return Address.from_sockaddr(scheme, AF_UNIX, path)
-    return Address.from_sockaddr(scheme, AF_UNIX, path.rstrip(b"\0").decode(errors="surrogateescape"))
-
-
-class Channel(ChannelBase[T], _Face):
+class Channel(ChannelBase[T], ConnectionFace):
     """A connection that carries whole messages of type T in order."""
 
     __slots__ = ("__dict__", "__weakref__", "_local", "_remote", "draining", "scheme")
@@ -255,8 +256,41 @@ class Channel(ChannelBase[T], _Face):
         self._remote: Address | None = None
         super().__init__(wire, codec, settings, owner, predecessor)
 
+    async def recv_with_ancillary(self) -> "tuple[T, list[Ancillary]]":
+        """Return the next message, and the ancillary data that came with it (over a stream: with its bytes).
 
-class Stream(StreamBase, _Face):
+        The records are `Descriptors` (which close what nobody takes), `Credentials`, `Timestamp` and the like.
+
+        :raises EndOfStream: the peer ended its side
+        :raises ClosedError: the connection was closed or lost"""
+        from portico.transports.ancillary import unpacked
+
+        _expect_control(self.wire)
+        message, control = await self.recv_with_control()
+        return message, unpacked(control)
+
+    async def send_with_ancillary(self, message: T, ancillary: "Sequence[Ancillary]") -> None:
+        """Send a message with ancillary data, behind all that was sent before.
+
+        :raises UnsupportedError: no plain socket, or a platform without it
+        :raises ConfigurationError: a record that cannot be sent
+        :raises ClosedError: the connection is closed or lost"""
+        from portico.transports.ancillary import packed
+
+        await self._send_with_control(self.codec.encode(message), packed(ancillary))
+
+    def disconnect(self) -> "Datagrams":
+        """Take away the default peer of a UDP channel that `connect` made: return Datagrams upon the same socket. This
+        object is done with then; messages that wait in it are lost.
+
+        :raises UnsupportedError: no UDP socket of its own, or a platform that cannot
+        :raises BusyError: a task is receiving"""
+        from portico.transports.unconnected import disconnected
+
+        return disconnected(self)
+
+
+class Stream(StreamBase, ConnectionFace):
     """A connection that carries bytes in order."""
 
     __slots__ = ("__dict__", "__weakref__", "_local", "_remote", "draining", "scheme")
@@ -285,6 +319,8 @@ class Stream(StreamBase, _Face):
             self.wire, codec, self.settings, scheme=self.scheme, draining=self.draining, predecessor=self
         )
         channel._local, channel._remote = self._local, self._remote
+        if self.proxy_header is not None:
+            channel.proxy_header = self.proxy_header
         return channel
 
     async def start_tls(
@@ -323,6 +359,30 @@ class Stream(StreamBase, _Face):
             self._local = self._local and self._local.replace(scheme="tls")
             self._remote = self._remote and self._remote.replace(scheme="tls")
 
+    async def recv_with_ancillary(self, max_bytes: int | None = None) -> "tuple[bytes, list[Ancillary]]":
+        """Await bytes, and return them with the ancillary data that has come by now.
+
+        The records are `Descriptors` (which close what nobody takes), `Credentials`, `Timestamp` and the like.
+
+        :raises ClosedError: the connection was closed or lost"""
+        from portico.transports.ancillary import unpacked
+
+        _expect_control(self.wire)
+        data, control = await self.recv_with_control(max_bytes)
+        return data, unpacked(control)
+
+    async def send_with_ancillary(self, data: bytes, ancillary: "Sequence[Ancillary]") -> None:
+        """Send bytes with ancillary data, behind all that was sent before; at least one byte carries it.
+
+        :raises UnsupportedError: no plain socket, or a platform without it
+        :raises ConfigurationError: no data, or a record that cannot be sent
+        :raises ClosedError: the connection is closed or lost"""
+        from portico.transports.ancillary import packed
+
+        if not data:
+            raise ConfigurationError("ancillary data travels with data: at least one byte")
+        await self._send_with_control(bytes(data), packed(ancillary))
+
     async def send_fds(self, fds: Sequence[int], data: bytes = b"\0") -> None:
         """Pass descriptors to the peer of a Unix socket, along with `data` (at least one byte carries them).
 
@@ -330,21 +390,13 @@ class Stream(StreamBase, _Face):
 
         :raises UnsupportedError: not a plain Unix socket, or a platform without it
         :raises ClosedError: the connection is closed or lost
-        :raises ValueError: no descriptor or no data, or more than 253 descriptors (SCM_MAX_FD of unix(7))"""
-        wire = self._passing_wire()
+        :raises ConfigurationError: no descriptor or no data, or more than 253 descriptors (SCM_MAX_FD of unix(7))"""
+        from portico.transports.ancillary import packed_fds
+
+        self._check_passing()
         if not data:
-            raise ValueError("descriptors travel with data: at least one byte")
-        while True:
-            await self.flush()
-            try:
-                sent = wire.pass_descriptors(data, list(fds))
-            except OSError as error:
-                raise ClosedError(f"descriptors could not be passed: {error.strerror}") from error
-            if sent:
-                break
-            await asyncio.sleep(0.001)  # the kernel has no room, and nothing of ours waits that would tell when it has
-        if sent < len(data):
-            await self.send(data[sent:])
+            raise ConfigurationError("descriptors travel with data: at least one byte")
+        await self._send_with_control(data, packed_fds(fds))
 
     async def recv_fds(self, most: int = 16, max_bytes: int | None = None) -> tuple[bytes, list[int]]:
         """Await bytes, and return them with the descriptors that have come by now; the caller closes these.
@@ -352,14 +404,25 @@ class Stream(StreamBase, _Face):
         Descriptors beyond `Limits.max_fds` that nobody takes are closed on arrival.
 
         :raises UnsupportedError: not a plain Unix socket, or a platform without it"""
-        wire = self._passing_wire()
-        data = await self.recv(max_bytes)
-        return data, wire.take_passed(most)
+        from portico.transports.ancillary import Descriptors
 
-    def _passing_wire(self) -> Any:
-        if self.scheme != "unix" or not hasattr(self.wire, "pass_descriptors"):
+        self._check_passing()
+        data = await self.recv(max_bytes)
+        taken: list[int] = []
+        for record in self.ancillary:
+            if isinstance(record, Descriptors) and len(taken) < most:
+                taken += record.take(most - len(taken))
+        return data, taken
+
+    def _check_passing(self) -> None:
+        if self.scheme != "unix" or not hasattr(self.wire, "send_control"):
             raise UnsupportedError("descriptors can be passed only over a plain Unix socket, on Linux")
-        return self.wire
+
+
+def _expect_control(wire: Wire) -> None:
+    expect = getattr(wire, "expect_control", None)
+    if expect is not None:
+        expect()
 
 
 async def handshake(

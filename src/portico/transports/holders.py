@@ -1,44 +1,26 @@
-"""Who is in the way: the process that has an address, as far as proc(5) tells this user."""
+"""Who is in the way: the process that has an address, as far as this user may see."""
 
-import contextlib
-import os
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
-
-def port_holder(port: int) -> str | None:
-    """Name the process that listens on the TCP `port`, as far as this user may see (proc(5)); None: unknown."""
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                    inodes.add(fields[9])
-    return _process_with(inodes)
+from portico.errors import UnsupportedError
+from portico.transports.diag import SocketEntry, entries
+from portico.transports.processes import processes_with
 
 
-def unix_holder(path: str) -> str | None:
-    """Name the process that listens on the Unix socket `path`, as far as this user may see; None: unknown."""
-    inodes = set()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-            fields = line.split(maxsplit=7)
-            if len(fields) == 8 and fields[7] == path:
-                inodes.add(fields[6])
-    return _process_with(inodes)
+def port_holder(port: int, kind: str = "tcp") -> str | None:
+    """Name the process that listens on `port`, or receives packets there if `kind` is `udp`; None: unknown."""
+    return _holder(kind, lambda entry: entry.local.port == port)
 
 
-def _process_with(inodes: set[str]) -> str | None:
-    wanted = {f"socket:[{inode}]" for inode in inodes}
-    if not wanted or sys.platform != "linux":
+def unix_holder(path: str, kind: str = "unix") -> str | None:
+    """Name the process that listens on the Unix socket `path`, or receives packets there if `kind` is `unixgram`;
+    None: unknown."""
+    return _holder(kind, lambda entry: entry.kind == kind and entry.local.path == path)
+
+
+def _holder(kind: str, is_wanted: Callable[[SocketEntry], bool]) -> str | None:
+    try:
+        found = processes_with(entry.inode for entry in entries(kind, waiting=True) if is_wanted(entry))
+    except UnsupportedError:
         return None
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            if any(os.readlink(process / "fd" / name) in wanted for name in os.listdir(process / "fd")):
-                if int(process.name) == os.getpid():
-                    return "this process"
-                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
-    return None
+    return str(next(iter(found.values()))[0]) if found else None

@@ -104,12 +104,17 @@ def socket_info(sock: socket.socket, queued_receive: int = 0, queued_send: int =
     )
 
 
+def tcp_state(number: int) -> str:
+    """Return the name of a state of TCP as the kernel numbers them (net/tcp_states.h)."""
+    return _STATES[number] if number < len(_STATES) else str(number)
+
+
 def parse_tcp_info(data: bytes) -> dict[str, Any]:
     """Return the fields of `Info` that a `struct tcp_info` holds; an older kernel's is shorter and holds fewer."""
     values: dict[str, Any] = {}
     if not data:
         return values
-    values["state"] = _STATES[data[0]] if data[0] < len(_STATES) else str(data[0])
+    values["state"] = tcp_state(data[0])
     if values["state"] == "listening":
         return values  # a listener's struct holds lengths of its backlog in some of these places
     for name, offset, layout in _TCP_INFO:

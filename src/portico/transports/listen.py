@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from portico import _core
 from portico._core import hub_of
-from portico.address import Address
+from portico.address import AF_VSOCK, SCHEMES, Address
 from portico.errors import BindError, PorticoError
 from portico.options import set_option
-from portico.transports.wires import LoopAcceptor, packed_peer, unsupported_family
+from portico.transports.sockaddr import packed_sockaddr
+from portico.transports.wires import LoopAcceptor, unsupported_family
 
 logger = logging.getLogger("portico.transports.listen")
 
@@ -32,14 +33,38 @@ DROP_ALL = array.array("B", struct.pack("=HBBI", 0x06, 0, 0, 0))
 """One instruction of it: return 0 bytes of the packet."""
 
 
+class SocketFile:
+    """The file that a bound Unix socket is reached by, wherever the process changes its directory to."""
+
+    def __init__(self, address: Address) -> None:
+        named = SCHEMES[address.scheme].parts == "path" and address.path and not address.path.startswith("@")
+        self._path = os.path.abspath(address.path) if named else ""
+        self._inode = self._found()
+
+    def _found(self) -> tuple[int, int] | None:
+        if not self._path:
+            return None
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def remove(self) -> None:
+        """Remove it, unless somebody else has replaced it."""
+        if self._inode is not None and self._found() == self._inode:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+        self._inode = None
+
+
 class ListeningSocket:
     """One listening socket, with the file it is reached by where it is a Unix one."""
 
     def __init__(self, sock: socket.socket, address: Address) -> None:
         self.socket, self.address = sock, address
         self._acceptor: _core.Acceptor | LoopAcceptor | None = None
-        self._file = _file(address)
-        self._inode = _inode(self._file)
+        self._file = SocketFile(address)
 
     def start(self, accepted: Callable[[int, bytes], object], failed: Callable[[int], object]) -> None:
         """Call `accepted(fd, peer)` for each new connection, `peer` being its struct sockaddr, and `failed(errno)`
@@ -67,8 +92,8 @@ class ListeningSocket:
         later, finds nobody or the successor; else the kernel would reset what connects between here and `close`."""
         if self._acceptor is None:
             return
-        self._remove_file()
-        if sys.platform == "linux" and self.socket.family != socket.AF_UNIX:
+        self._file.remove()
+        if sys.platform == "linux" and self.socket.family in (socket.AF_INET, socket.AF_INET6):
             program, length = DROP_ALL.buffer_info()[0], 1
             with contextlib.suppress(OSError):
                 self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", length, program))
@@ -79,36 +104,15 @@ class ListeningSocket:
                 return
             connected.setblocking(False)
             family = connected.family
-            accepted(connected.detach(), packed_peer(family, peer))
+            accepted(connected.detach(), packed_sockaddr(family, peer))
 
     def close(self) -> None:
         """Stop listening, and remove the file of a Unix socket unless somebody else has replaced it."""
         if self._acceptor is not None:
             self._acceptor.stop()
             self._acceptor = None
-        self._remove_file()
+        self._file.remove()
         self.socket.close()
-
-    def _remove_file(self) -> None:
-        if self._file is not None and self._inode is not None and _inode(self._file) == self._inode:
-            with contextlib.suppress(OSError):
-                os.unlink(self._file)
-        self._inode = None
-
-
-def _file(address: Address) -> str | None:
-    """The file of a Unix socket, wherever the process changes its directory to."""
-    return None if address.scheme != "unix" or address.path.startswith("@") else os.path.abspath(address.path)
-
-
-def _inode(file: str | None) -> tuple[int, int] | None:
-    if file is None:
-        return None
-    try:
-        found = os.stat(file)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def listen(
@@ -126,7 +130,7 @@ def listen(
 
     :raises BindError: the address is taken (`holder` tells by whom, when that can be seen) or not to be had
     :raises UnsupportedError: this platform has no such sockets"""
-    if address.scheme == "unix":
+    if SCHEMES[address.scheme].parts == "path":
         return [_listen_unix(address, backlog, options, mode, owner)]
     for attempt in range(SAME_PORT_ATTEMPTS):
         try:
@@ -173,6 +177,8 @@ def _listen_inet(
 
 
 def _bound(address: Address, numeric: Address, options: Mapping[str, object] | None) -> socket.socket:
+    if address.scheme == "vsock":
+        return _bound_vsock(numeric, options)
     dual = numeric.is_wildcard and numeric.family == socket.AF_INET6 and address.host == ""
     family = numeric.family or socket.AF_INET
     if dual and not has_ipv6():
@@ -200,6 +206,24 @@ def _bound(address: Address, numeric: Address, options: Mapping[str, object] | N
     return sock
 
 
+def _bound_vsock(address: Address, options: Mapping[str, object] | None) -> socket.socket:
+    if AF_VSOCK == socket.AF_UNSPEC:
+        raise unsupported_family("vsock")
+    try:
+        sock = socket.socket(AF_VSOCK, socket.SOCK_STREAM)
+    except OSError as error:
+        raise bind_error(error, address) from error
+    try:
+        sock.setblocking(False)
+        for name, value in (options or {}).items():
+            set_option(sock, name, value)
+        sock.bind(address.sockaddr)
+    except OSError as error:
+        sock.close()
+        raise error if isinstance(error, PorticoError) else bind_error(error, address) from error
+    return sock
+
+
 def has_ipv6() -> bool:
     """Tell whether IPv6 sockets can be bound here; containers often have none."""
     if not socket.has_ipv6:
@@ -222,15 +246,15 @@ def _listen_unix(
     if not hasattr(socket, "AF_UNIX"):
         raise unsupported_family("Unix")
     abstract = address.path.startswith("@")
-    if not abstract:
-        _remove_stale(address)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    kind = socket.SOCK_SEQPACKET if address.scheme == "unixpacket" else socket.SOCK_STREAM
+    remove_stale(address, kind)
+    sock = socket.socket(socket.AF_UNIX, kind)
     bound = False
     try:
         sock.setblocking(False)
         for name, value in (options or {}).items():
             set_option(sock, name, value)
-        _bind_unix(sock, address, mode)
+        bind_unix(sock, address, mode)
         bound = True
         if owner is not None and not abstract:
             os.chown(address.path, *owner)
@@ -246,7 +270,7 @@ def _listen_unix(
     return ListeningSocket(sock, address)
 
 
-def _bind_unix(sock: socket.socket, address: Address, mode: int | None) -> None:
+def bind_unix(sock: socket.socket, address: Address, mode: int | None) -> None:
     """Bind so that the file never has more permissions than `mode` says, not even for a moment."""
     if mode is None or address.path.startswith("@"):
         sock.bind(address.sockaddr)
@@ -259,19 +283,21 @@ def _bind_unix(sock: socket.socket, address: Address, mode: int | None) -> None:
     os.chmod(address.path, mode)
 
 
-def _remove_stale(address: Address) -> None:
-    """Remove the file that a dead server left; a live one is refused."""
+def remove_stale(address: Address, kind: int) -> None:
+    """Remove the file that a dead server left; a live one is refused. `kind` is the type, such as SOCK_STREAM."""
+    if address.path.startswith("@"):
+        return
     try:
-        kind = os.stat(address.path).st_mode
+        found = os.stat(address.path).st_mode
     except FileNotFoundError:
         return
     except OSError as error:
         raise bind_error(error, address) from error
-    if not stat.S_ISSOCK(kind):
+    if not stat.S_ISSOCK(found):
         raise BindError(
             errno.EEXIST, "the path is taken by something that is no socket", address, hint="choose another"
         )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.setblocking(False)
         try:
             probe.connect(address.sockaddr)
@@ -309,14 +335,15 @@ def bind_error(error: OSError, address: Address) -> BindError:
     """Return what `error` means for somebody who wanted to listen on `address`."""
     code = error.errno or errno.EINVAL
     holder = None
-    if code == errno.EADDRINUSE and address.scheme != "unix":
+    if code == errno.EADDRINUSE and SCHEMES[address.scheme].is_internet:
         from portico.transports.holders import port_holder
 
         holder = port_holder(address.port or 0)
     hint = HINTS.get(code, "")
-    if code == errno.EACCES and address.scheme == "unix":
+    is_unix = SCHEMES[address.scheme].parts == "path"
+    if code == errno.EACCES and is_unix:
         hint = "the directory does not let this user write"
-    if code == errno.EPERM and address.scheme == "unix":
+    if code == errno.EPERM and is_unix:
         hint = "only root gives a file to another user"
     if code == errno.EADDRINUSE and holder is None:
         hint = "listen on another port, or stop what has it"

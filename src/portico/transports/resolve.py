@@ -66,22 +66,27 @@ async def name_of(
 ) -> tuple[str, str]:
     """Give the names of the host and the service at a numeric `address`; what has no name stays a number.
 
-    A `unix` or `mem` address gives its path and "".
+    What has no IP address gives its path and "", or its interface or context identifier and the number behind it. Of a
+    raw address the protocol stays a number.
 
     :param numeric_only: ask nobody: the numbers as text, the host with its scope.
     :param resolver: who is asked, in place of the system.
     :param timeout: seconds until it is given up with the code `EAI_AGAIN`; None leaves that to the resolver.
     :raises ResolveError: if it cannot be found out, or if `address` is a name already.
     """
-    if SCHEMES[address.scheme].parts in ("path", "name"):
+    scheme = SCHEMES[address.scheme]
+    if scheme.is_path:
         return address.path, ""
+    if not scheme.is_internet:
+        return address.host or "*", str(address.port)
     if not address.is_numeric:
         raise ResolveError(socket.EAI_NONAME, "it is a name already", address.host)
     if numeric_only:
         scope = f"%{address.scope}" if address.scope else ""
         return (address.host or "::") + scope, str(address.port)
     async with _mapped(address.host, timeout):
-        return await (resolver or default_resolver()).name_of(address)
+        host, service = await (resolver or default_resolver()).name_of(address)
+    return host, str(address.port) if scheme.parts == "protocol" else service
 
 
 def _wanted(host: str | Address, port: int | str | None, scheme: str) -> Address:
@@ -89,7 +94,7 @@ def _wanted(host: str | Address, port: int | str | None, scheme: str) -> Address
     if isinstance(host, Address):
         return host if port is None else host.with_port(_port_number(port, host.scheme, host.host))
     known = SCHEMES.get(scheme)
-    if known is None or known.parts in ("path", "name") or (port is None and _has_port(host)):
+    if known is None or not known.is_internet or (port is None and _has_port(host)):
         return Address.parse(host, scheme)
     if not host:
         raise ResolveError(socket.EAI_NONAME, "the host is empty; '*' is every interface", host)
@@ -107,8 +112,10 @@ def _has_port(text: str) -> bool:
 
 
 def _port_number(port: int | str, scheme: str, host: str) -> int:
+    known = SCHEMES[scheme]
+    like = scheme if known.parts == "protocol" else "udp" if known.kind == "datagram" else "tcp"
     try:
-        number = Address.parse(f"{'udp' if SCHEMES[scheme].kind == 'datagram' else 'tcp'}://*:{port}").port
+        number = Address.parse(f"{like}://*:{port}").port
     except AddressError as error:
         raise ResolveError(socket.EAI_SERVICE, error.reason, host) from error
     assert number is not None  # only schemes without a host have none
@@ -119,8 +126,8 @@ def _of_family(address: Address, family: int) -> Address:
     """A numeric `address` as one of `family`, if it can be that."""
     if family == 0 or address.family == family or address.family not in _INTERNET:
         return address
-    if not address.host and family == socket.AF_INET:
-        return address.replace(host="0.0.0.0")
+    if not address.host:
+        return address.replace(host="0.0.0.0" if family == socket.AF_INET else "::")
     text = f"it is not an {'IPv4' if family == socket.AF_INET else 'IPv6'} address"
     raise ResolveError(_EAI_ADDRFAMILY, text, address.host)
 
@@ -183,7 +190,7 @@ class SystemResolver:
         """See `Resolver.name_of`; raises what `socket.getnameinfo` raises."""
         flags = socket.NI_DGRAM if SCHEMES[address.scheme].kind == "datagram" else 0
         sockaddr = address.sockaddr
-        assert isinstance(sockaddr, tuple)  # the contract: an address of the internet
+        assert isinstance(sockaddr, tuple) and isinstance(sockaddr[0], str)  # the contract: an address of the internet
         return await self._pool.run(lambda: socket.getnameinfo(sockaddr, flags))
 
     def close(self) -> None:

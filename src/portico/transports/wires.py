@@ -1,18 +1,13 @@
 """From a connected socket to a wire: our own epoll set on Linux, a transport of the loop elsewhere."""
 
 import asyncio
-import os
 import socket
-import struct
-import sys
 from collections.abc import Callable
 
 from portico import _core
 from portico._core import Hub, LoopWire, Wire
 from portico.errors import UnsupportedError
-
-PEER_IN = struct.Struct("=H2s4s")
-PEER_IN6 = struct.Struct("=H2sI16sI")
+from portico.transports.sockaddr import packed_sockaddr
 
 
 def adopt(
@@ -64,19 +59,6 @@ async def loop_wire(hub: Hub, sock: socket.socket, peer: bytes | None) -> Wire:
     """Return a wire upon a transport that the loop makes for `sock`."""
     _, wire = await hub.loop.connect_accepted_socket(lambda: LoopWire(hub, peer), sock)
     return wire
-
-
-def packed_peer(family: int, address: object) -> bytes:
-    """Return what accept(2) of Linux would have given for the `address` that Python's accept gave."""
-    if family == socket.AF_INET and isinstance(address, tuple):
-        return PEER_IN.pack(family, address[1].to_bytes(2, "big"), socket.inet_pton(family, address[0]))
-    if family == socket.AF_INET6 and isinstance(address, tuple):
-        host, _, _ = address[0].partition("%")
-        return PEER_IN6.pack(
-            family, address[1].to_bytes(2, "big"), socket.htonl(address[2]), socket.inet_pton(family, host), address[3]
-        )
-    path = os.fsencode(address) if isinstance(address, str | bytes) else b""
-    return family.to_bytes(2, sys.byteorder) + path
 
 
 class LoopAcceptor:
@@ -132,7 +114,7 @@ class LoopAcceptor:
 
     def _take(self, connected: socket.socket, address: object) -> None:
         connected.setblocking(False)
-        peer = packed_peer(connected.family, address)
+        peer = packed_sockaddr(connected.family, address)
         self._accepted(connected.detach(), peer)
 
     async def _accept_one_by_one(self) -> None:

@@ -1,0 +1,35 @@
+"""Portico without asyncio: for threads, scripts and the interactive prompt.
+
+    from portico import blocking
+
+    with blocking.connect("tcp://example.com:7") as stream:
+        stream.send(b"hello")
+        print(stream.recv(timeout=5))
+
+Every call returns when it is done. Behind them all is one event loop in a daemon thread, which starts with the first
+call and ends with the program, or by `shutdown()`; objects may be used by any number of threads.
+
+What all calls have in common:
+
+- `timeout`: seconds, None (the default) for no end. TimeoutError says that nothing was received, or sent, and the
+  object can be used as before. With `timeout=0` a call looks once.
+- `wait=False`: look once, and raise WouldBlock where there is nothing, or no room.
+- Ctrl-C ends the wait in the main thread by KeyboardInterrupt, with the same promise as a timeout.
+- After os.fork() the child has a loop of its own; what it inherited raises ClosedError.
+"""
+
+from portico.blocking.client import connect as connect
+from portico.blocking.client import name_of as name_of
+from portico.blocking.client import reconnecting as reconnecting
+from portico.blocking.client import resolve as resolve
+from portico.blocking.loop import shutdown as shutdown
+from portico.blocking.opening import adopt as adopt
+from portico.blocking.opening import datagrams as datagrams
+from portico.blocking.opening import memory_pair as memory_pair
+from portico.blocking.opening import socketpair as socketpair
+from portico.blocking.selecting import select as select
+from portico.blocking.serving import BlockingServer as BlockingServer
+from portico.blocking.serving import serve as serve
+from portico.transports.datagram_face import BlockingDatagrams as BlockingDatagrams
+from portico.transports.faces import BlockingChannel as BlockingChannel
+from portico.transports.faces import BlockingStream as BlockingStream
