@@ -81,7 +81,7 @@ WORKLOADS = (
     Workload("churn-reset", "Churn, closed by a reset", "churn", "churn", {"reset": 1}, "connections"),
     Workload("group-1", "Group of 1000 members, one message", "group", "group", {"burst": 1}, "deliveries"),
     Workload("group-16", "Group of 1000 members, bursts of 16", "group", "group", {"burst": 16}, "deliveries"),
-    Workload("udp-receive", "UDP received, 100 bytes, as fast as they come", "udp-receive", "flood", {}, "packets"),
+    Workload("udp-receive", "UDP flood, packets of 100 bytes", "udp-receive", "flood", {}, "packets"),
     Workload("udp-echo-64", "UDP echo of 100 bytes, 64 in flight", "udp-echo", "datagrams", {"depth": 64}, "packets"),
     Workload("udp-echo-1", "UDP echo of 100 bytes, one in flight", "udp-echo", "datagrams", {"depth": 1}, "packets"),
     Workload("idle", "Resident memory, 10,000 idle connections", "idle", "idle", {"connections": 10_000}),

@@ -93,7 +93,8 @@ def _panel(axes: Axes, workload: Workload, bars: list[tuple[str, float | None, s
         weight = "bold" if server == "portico" else "normal"
         ink = "#222222" if length is not None else "#b00020"
         end = (length or 0) + longest * 0.015
-        axes.text(end, position, label, va="center", fontsize=9, weight=weight, color=ink)
+        ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        axes.text(end, position, label, va="center", fontsize=9, weight=weight, color=ink, bbox=ground)
     names = [name if workload.program == "import" else TITLES[name] for name, _, _ in bars]
     axes.set_yticks(range(len(bars)), names, fontsize=9)
     for tick, (server, _, _) in zip(axes.get_yticklabels(), bars, strict=True):

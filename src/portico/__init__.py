@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from portico.transports.ancillary import RawAncillary as RawAncillary
     from portico.transports.ancillary import Timestamp as Timestamp
     from portico.transports.ancillary import Truncated as Truncated
+    from portico.transports.datagram_face import BlockingDatagrams as BlockingDatagrams
     from portico.transports.datagrams import Datagrams as Datagrams
     from portico.transports.datagrams import DatagramsStats as DatagramsStats
     from portico.transports.datagrams import datagrams as datagrams
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ON_DEMAND = {
+    "BlockingDatagrams": "portico.transports.datagram_face",
     "adopt": "portico.transports.adopting",
     "datagrams": "portico.transports.datagrams",
     "Datagrams": "portico.transports.datagrams",

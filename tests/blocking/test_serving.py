@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -164,6 +165,17 @@ def test_a_socket_that_exists_is_adopted() -> None:
     with blocking.adopt(one, codec=portico.Lines()) as channel, other:
         other.sendall(b"hello\n")
         assert channel.recv() == "hello"
+
+
+def test_a_fifo_is_opened_on_both_sides(tmp_path: Path) -> None:
+    path = str(tmp_path / "pipe")
+    with blocking.open_fifo(path, create=True) as reader, blocking.open_fifo(path, "w") as writer:
+        writer.send(b"hello")
+        assert reader.recv(timeout=5) == b"hello"
+        writer.close()
+        assert reader.recv(timeout=5) == b""
+    with pytest.raises(portico.ConfigurationError, match="no FIFO"):
+        blocking.open_fifo(__file__)
 
 
 def test_a_connection_that_comes_too_late_is_not_left_open() -> None:

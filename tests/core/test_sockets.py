@@ -185,6 +185,7 @@ async def test_a_wire_without_a_connection_is_discarded():
     one.close()
     wire = native(other)
     assert wire.socket.fileno() == wire.fileno() and wire.socket is wire.socket
+    assert not wire.socket.getblocking()
     stream = connection(wire, None)
     await stream.close()
     assert wire.fileno() == -1

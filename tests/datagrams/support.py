@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -67,8 +67,8 @@ def _call(name: str, *arguments: int) -> None:
 
 
 class Network:
-    """A network namespace that the thread of the test is in, and a second one, joined to it by a pair of interfaces: `here0`
-    and `there0`."""
+    """A network namespace that the thread of the test is in, and a second one, joined to it by a pair of interfaces:
+    `here0` and `there0`."""
 
     def __init__(self, holder: "subprocess.Popen[bytes]") -> None:
         self.holder = holder
@@ -146,3 +146,15 @@ def in_a_namespace(function: Callable[[Network], None]) -> None:
     thread.join()
     if errors:
         raise errors[0]
+
+
+@contextlib.asynccontextmanager
+async def aborted(*connections: Any) -> AsyncIterator[None]:
+    """Abort the connections in the end: the close of one would wait for the other's."""
+    try:
+        yield
+    finally:
+        for each in connections:
+            each.abort()
+        for each in connections:
+            await each.wait_closed()

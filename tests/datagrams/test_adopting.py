@@ -15,7 +15,7 @@ from portico.transports.connection import Channel
 from portico.transports.datagrams import Datagrams, datagrams
 from portico.transports.dial import dial
 from tests.core.support import received
-from tests.datagrams.support import heard, udp
+from tests.datagrams.support import aborted, heard, udp
 from tests.server.support import EVERYWHERE, NATIVE, descriptors, leftovers, scenario
 
 
@@ -32,7 +32,9 @@ def tcp_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 @scenario(EVERYWHERE)
 async def test_a_tcp_connection_by_object_and_by_number(tcp_pair: tuple[socket.socket, socket.socket]) -> None:
     one, other = tcp_pair
-    async with await adopt(one) as stream, await adopt(os.dup(other.fileno()), codec=portico.Lines()) as channel:
+    stream, channel = await adopt(one), await adopt(os.dup(other.fileno()), codec=portico.Lines())
+    async with aborted(stream, channel):
+        other.close()
         assert isinstance(stream, portico.Stream)
         assert isinstance(channel, portico.Channel)
         assert stream.remote_address == channel.local_address
@@ -46,7 +48,7 @@ async def test_a_tcp_connection_by_object_and_by_number(tcp_pair: tuple[socket.s
 async def test_every_kind_of_pair() -> None:
     for kind in ("stream", "seqpacket", "datagram"):
         one, other = await socketpair(kind=kind)
-        async with one, other:
+        async with aborted(one, other):
             await one.send(b"hello")
             assert await other.recv() == b"hello"
             await other.send(b"")
@@ -55,11 +57,11 @@ async def test_every_kind_of_pair() -> None:
             if kind != "stream":
                 assert await one.recv() == b"back"
     one, other = await socketpair(codec=portico.Lines())
-    async with one, other:
+    async with aborted(one, other):
         await one.send("hello")
         assert await other.recv() == "hello"
     one, other = await socketpair(codec=portico.Lines(), kind="seqpacket")
-    async with one, other:
+    async with aborted(one, other):
         await one.send("hello")
         assert await other.recv() == "hello"
         one.send_eof()
@@ -72,7 +74,7 @@ async def test_every_kind_of_pair() -> None:
 @scenario(EVERYWHERE)
 async def test_a_bound_udp_socket_becomes_datagrams_that_report_errors() -> None:
     with udp() as dead:
-        nobody = "127.0.0.1:%d" % dead.getsockname()[1]
+        nobody = f"127.0.0.1:{dead.getsockname()[1]}"
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
     async with await adopt(sock.detach()) as packets:
@@ -172,13 +174,14 @@ async def test_detaching_and_adopting_again_loses_no_byte(tcp_pair: tuple[socket
     async with await adopt(sock) as again:
         assert rest + await again.recv_exactly(len(b"second third fourth") - len(rest)) == b"second third fourth"
         await again.send(b"still connected")
+        await again.flush()
         assert other.recv(100) == b"still connected"
 
 
 @scenario(EVERYWHERE)
 async def test_detaching_a_channel_of_packets() -> None:
     one, other = await socketpair(kind="seqpacket")
-    async with other:
+    async with aborted(other):
         await one.send(b"before")
         sock, rest = await one.detach()
         with sock:
@@ -228,7 +231,7 @@ async def test_a_default_peer_can_be_taken_away() -> None:
 @scenario(EVERYWHERE)
 async def test_only_udp_channels_have_a_peer_to_take_away() -> None:
     one, other = await socketpair(kind="seqpacket")
-    async with one, other:
+    async with aborted(one, other):
         with pytest.raises(portico.UnsupportedError, match="only a UDP channel"):
             one.disconnect()
     async with datagrams("udp://127.0.0.1:0") as packets:

@@ -47,10 +47,12 @@ def test_a_port_that_nobody_has_is_reported_by_that_send(host: str, backend: str
 async def test_a_batch_reports_who_did_not_get_it_and_reaches_the_others() -> None:
     async with datagrams("udp://127.0.0.1:0") as packets:
         with udp() as alive:
-            somebody = "127.0.0.1:%d" % alive.getsockname()[1]
+            somebody = f"127.0.0.1:{alive.getsockname()[1]}"
             nobody, nobody_either = f"127.0.0.1:{closed_port()}", f"127.0.0.1:{closed_port()}"
             with pytest.raises(portico.DeliveryError) as caught:
-                packets.send_many([(b"1", somebody), (b"2", nobody), (b"3", somebody), (b"4", nobody_either), (b"5", somebody)])
+                packets.send_many(
+                    [(b"1", somebody), (b"2", nobody), (b"3", somebody), (b"4", nobody_either), (b"5", somebody)]
+                )
             assert [(await heard(alive))[0] for _ in range(3)] == [b"1", b"3", b"5"]
             (other,) = packets.failures()
             assert {str(caught.value.address), str(other.address)} == {f"udp://{nobody}", f"udp://{nobody_either}"}
@@ -63,7 +65,7 @@ async def test_the_fault_of_one_address_is_no_other_addresses() -> None:
     """asyncio and Python's socket raise what one address caused when the next packet goes to another one."""
     async with datagrams("udp://127.0.0.1:0") as packets:
         with udp() as alive:
-            somebody, nobody = "127.0.0.1:%d" % alive.getsockname()[1], f"127.0.0.1:{closed_port()}"
+            somebody, nobody = f"127.0.0.1:{alive.getsockname()[1]}", f"127.0.0.1:{closed_port()}"
             for number in range(50):
                 with contextlib.suppress(portico.DeliveryError):
                     packets.send(b"lost", to=nobody)
@@ -113,7 +115,7 @@ async def test_a_connected_channel_tells_once_and_goes_on() -> None:
 @scenario(EVERYWHERE)
 async def test_broadcast_needs_its_option() -> None:
     async with datagrams("udp://0.0.0.0:0") as packets:
-        with pytest.raises(portico.DeliveryError, match="permission denied .*option broadcast"):
+        with pytest.raises(portico.DeliveryError, match=r"permission denied .*option broadcast"):
             packets.send(b"all", to="255.255.255.255:9")
         with pytest.raises(portico.DeliveryError, match="option broadcast"):
             packets.send_many([b"all"], to="255.255.255.255:9")
@@ -177,7 +179,7 @@ def test_unreachable_networks_and_hosts_are_reported(loop: str) -> None:
                 before = packets.stats.failed
                 packets.send(b"lost", to="10.9.0.77:9")  # of which ARP tells only later
                 await until(lambda: packets.stats.failed > before, 10)
-                with pytest.raises(portico.DeliveryError, match="10.9.0.77:9 was not delivered: no route to host"):
+                with pytest.raises(portico.DeliveryError, match=r"10.9.0.77:9 was not delivered: no route to host"):
                     packets.send(b"lost", to="10.9.0.77:9")
                 assert [(await packets.recv()).data for _ in range(4)] == [b"no fault of this one"] * 4
 
@@ -256,7 +258,10 @@ def test_a_full_interface_makes_the_sender_wait_and_costs_no_time(loop: str) -> 
         from tests.peers import need_program
 
         need_program("tc")
-        subprocess.run("tc qdisc add dev here0 root tbf rate 400kbit burst 2000 limit 6000".split(), check=True)
+        subprocess.run(
+            ["tc", "qdisc", "add", "dev", "here0", "root", "tbf", "rate", "400kbit", "burst", "2000", "limit", "6000"],
+            check=True,
+        )
         with network.there():
             alive = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         alive.bind(("10.9.0.2", 0))
@@ -264,7 +269,7 @@ def test_a_full_interface_makes_the_sender_wait_and_costs_no_time(loop: str) -> 
 
         async def main() -> None:
             async with datagrams("udp://10.9.0.1:0", high_water=1000) as packets:
-                to = "10.9.0.2:%d" % alive.getsockname()[1]
+                to = f"10.9.0.2:{alive.getsockname()[1]}"
                 start = time.process_time()
                 for number in range(30):
                     await packets.send(bytes([number]) * 1000, to=to)

@@ -55,13 +55,15 @@ def test_groups_are_joined_and_left_per_interface(backend: str) -> None:
                 packets.join("ff05::77", interface="here0")
                 assert await hears(packets, (v4, "239.1.2.3", b"4"), (v4, "239.9.9.9", b"other")) == [b"4"]
                 assert await hears(packets, (v6, "ff05::77", b"6"), (v6, "ff05::78", b"other")) == [b"6"]
-                with pytest.raises(portico.ConfigurationError, match="cannot join 239.1.2.3 on here0: address already"):
+                with pytest.raises(
+                    portico.ConfigurationError, match=r"cannot join 239.1.2.3 on here0: address already"
+                ):
                     packets.join("239.1.2.3", interface="here0")
                 packets.leave("239.1.2.3", interface="here0")
                 packets.leave("ff05::77", interface=socket.if_nametoindex("here0"))
                 assert await hears(packets, (v4, "239.1.2.3", b"after")) == []
                 assert await hears(packets, (v6, "ff05::77", b"after")) == []
-                with pytest.raises(portico.ConfigurationError, match="cannot leave 239.1.2.3 on here0"):
+                with pytest.raises(portico.ConfigurationError, match=r"cannot leave 239.1.2.3 on here0"):
                     packets.leave("239.1.2.3", interface="here0")
                 packets.join("239.1.2.3", interface="lo")  # the wrong one
                 assert await hears(packets, (v4, "239.1.2.3", b"elsewhere")) == []

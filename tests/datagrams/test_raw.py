@@ -34,7 +34,9 @@ def echo_request(kind: int, number: int) -> bytes:
 async def answer(packets: Datagrams, kind: int, number: int, skip: int) -> Packet:
     while True:
         packet = await packets.recv()
-        if packet.data[skip] == kind and packet.data[skip + 4 : skip + 8] == struct.pack("!HH", os.getpid() & 0xFFFF, number):
+        if packet.data[skip] == kind and packet.data[skip + 4 : skip + 8] == struct.pack(
+            "!HH", os.getpid() & 0xFFFF, number
+        ):
             return packet
 
 
@@ -128,5 +130,6 @@ asyncio.run(main())
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=20, check=False
     )
     what = "link-layer" if address.startswith("packet") else "raw"
-    wanted = f"cannot open {portico.Address.parse(address)}: {what} sockets are not for everybody; it needs CAP_NET_RAW, or root\n"
+    where = portico.Address.parse(address)
+    wanted = f"cannot open {where}: {what} sockets are not for everybody; it needs CAP_NET_RAW, or root\n"
     assert (done.stdout, done.stderr) == (wanted, "")

@@ -156,7 +156,7 @@ async def test_a_batch_goes_through_the_kernel_as_one() -> None:
     async with datagrams("udp://127.0.0.1:0") as packets:
         with udp() as plain:
             plain.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
-            await packets.send_many([bytes(200)] * 60, to="127.0.0.1:%d" % plain.getsockname()[1])
+            await packets.send_many([bytes(200)] * 60, to=f"127.0.0.1:{plain.getsockname()[1]}")
             await until(lambda: len(plain.recv(65536, socket.MSG_PEEK)) == 60 * 200)
             _, control, _, _ = plain.recvmsg(65536, 100)
             assert [struct.unpack("i", data) for _, kind, data in control if kind == UDP_GRO] == [(200,)]
@@ -248,7 +248,7 @@ async def test_silence_ends_a_socket_and_packets_either_way_keep_it() -> None:
             loop = asyncio.get_running_loop()
             start = loop.time()
             while loop.time() - start < 0.6:
-                packets.send(b"still here", to="127.0.0.1:%d" % plain.getsockname()[1])
+                packets.send(b"still here", to=f"127.0.0.1:{plain.getsockname()[1]}")
                 await asyncio.sleep(0.05)
             assert packets.state is portico.State.OPEN
             with pytest.raises(portico.ClosedError, match="idle_timeout"):
@@ -268,7 +268,7 @@ async def test_wrong_targets_are_named() -> None:
                 packets.send(b"", to=wrong)
         with pytest.raises(portico.DeliveryError, match="say to whom"):
             packets.send(b"")
-        with pytest.raises(portico.UnsupportedError, match="Packet.address"):
+        with pytest.raises(portico.UnsupportedError, match=r"Packet.address"):
             packets.remote_address  # noqa: B018
         assert repr(packets) == f"<Datagrams open at {packets.local_address}>"
 
@@ -292,7 +292,7 @@ async def test_settings_that_cannot_work_are_refused_at_once() -> None:
 async def test_the_fallback_says_what_it_cannot() -> None:
     async with datagrams("udp://127.0.0.1:0") as packets:
         with udp() as plain:
-            to = "127.0.0.1:%d" % plain.getsockname()[1]
+            to = f"127.0.0.1:{plain.getsockname()[1]}"
             from portico.transports.ancillary import TTL
 
             if fallback():

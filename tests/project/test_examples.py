@@ -131,6 +131,7 @@ def test_the_guides_threaded_service_shouts(tmp_path: Path) -> None:
         ("headed_messages", "{'result': \"found nothing for 'morpheus'\"}\n"),
         ("pass_descriptor", "a file from afar\n"),
         ("blocking_client", "HELLO\nnothing more yet\nAND GOODBYE\n"),
+        ("udp_echo", "hello came back\n"),
         ("poller", "the packets: a packet (READABLE)\nthe pipe: a line (READABLE)\nthe stream: hello (READABLE)\n"),
     ],
 )

@@ -19,6 +19,7 @@ EXPORTED = [
     "Attempt",
     "BindError",
     "BlockingChannel",
+    "BlockingDatagrams",
     "BlockingStream",
     "BusyError",
     "Channel",

@@ -1,9 +1,11 @@
 """`service.listen(..., packets=handler)`: every packet of a socket goes to one handler, in order."""
 
 import asyncio
+import functools
 import logging
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,22 @@ async def test_an_answer_that_cannot_be_delivered_is_counted_and_the_next_packet
         for number in range(5):
             assert await peer.ask(b"%d" % number) == b"%d" % number
         assert server.stats.handler_errors == 0
+
+
+@scenario(on=EVERYWHERE)
+async def test_whatever_is_callable_is_a_handler() -> None:
+    class Handler:
+        async def __call__(self, packet: portico.Packet, datagrams: portico.Datagrams) -> None:
+            await answer(packet, datagrams)
+
+    def plain(packet: portico.Packet, datagrams: Any) -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        datagrams.send(packet.data.upper(), to=packet)
+
+    for handler in (Handler(), functools.partial(answer), plain):
+        async with serve(handler) as server, peers_of(server.address) as (peer,):
+            for number in range(5):
+                assert await peer.ask(b"no %d" % number) == b"NO %d" % number
 
 
 @scenario(on=EVERYWHERE)

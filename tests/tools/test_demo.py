@@ -17,7 +17,7 @@ from tools.command import Process, in_shell, portico, started_portico
 def demo(*words: str) -> Iterator[tuple[Process, dict[str, str]]]:
     """The demo, and the command for each door."""
     with started_portico("demo", "--port", "0", "--name", "test room", *words) as server:
-        server.stdout.wait_for(r"connect unix:\S+\n")
+        server.stdout.wait_for(r"connect udp:\S+\n")
         commands = [line.strip() for line in server.stdout.text.splitlines()]
         known = {
             "tcp": r"nc [\d.]+ \d+",
@@ -26,6 +26,8 @@ def demo(*words: str) -> Iterator[tuple[Process, dict[str, str]]]:
             "portico tcp": r".* connect [\d.]+:\d+",
             "portico tls": r".* connect tls://",
             "portico unix": r".* connect unix:",
+            "udp": r"nc -u [\d.]+ \d+",
+            "portico udp": r".* connect udp://",
         }
         yield server, {name: next(c for c in commands if re.match(p, c)) for name, p in known.items()}
 
@@ -35,6 +37,8 @@ def person(command: str) -> Iterator[Process]:
     if not command.startswith("/"):
         need_program(command.split()[0])
     with in_shell(command) as process:
+        if " -u " in command or " udp:" in command:
+            process.write(b"\n")  # as it says: then press Enter
         process.stdout.wait_for("you are guest-")
         yield process
 
@@ -51,7 +55,7 @@ def test_the_printed_commands_join_one_room() -> None:
                 if other is not process:
                     other.stdout.wait_for(f"^{name.replace(' ', '-')}: good day from {name}$")
         people["tls"].write(b"/who\n")
-        people["tls"].stdout.wait_for(r"here are: .*tcp \(tcp\).*tls \(tls\).*unix \(unix\)")
+        people["tls"].stdout.wait_for(r"here are: .*tcp \(tcp\).*tls \(tls\).*unix \(unix\).*udp \(udp\)")
         assert "\x1b" not in "".join(process.stdout.text for process in people.values())
         server.send_signal(signal.SIGTERM)
         for process in people.values():
@@ -60,6 +64,53 @@ def test_the_printed_commands_join_one_room() -> None:
         assert server.wait() == 0
         assert server.stdout.all().endswith(b"the room is closed\n")
         assert server.stderr.all() == b""
+
+
+def test_socat_and_others_meet_in_one_room() -> None:
+    """By TCP, TLS, a Unix socket and UDP, with none of the printed commands."""
+    with demo() as (_, commands), contextlib.ExitStack() as stack:
+        path, port = commands["unix"].split()[-1], commands["tcp"].split()[-1]
+        ca = commands["tls"].split()[-1]
+        where = re.search(r"-connect (\S+)", commands["tls"])
+        assert where is not None
+        programs = {
+            "tcp": f"ncat 127.0.0.1 {port}",
+            "tls": f"socat - OPENSSL:{where[1]},cafile={ca},commonname=localhost",
+            "unix": f"socat - UNIX-CONNECT:{path}",
+            "udp": f"socat - UDP4:127.0.0.1:{commands['udp'].split()[-1]}",
+        }
+        people = {}
+        for name, command in programs.items():
+            people[name] = stack.enter_context(
+                in_shell(need_program(command.split()[0]) + command[command.index(" ") :])
+            )
+            people[name].write(f"/name {name}\n".encode())
+            people[name].stdout.wait_for(f"you are {name} now")
+        for name, process in people.items():
+            process.write(f"hello from {name}\n".encode())
+            for other in people.values():
+                if other is not process:
+                    other.stdout.wait_for(f"^{name}: hello from {name}$")
+
+
+def test_somebody_by_udp_leaves_and_comes_back() -> None:
+    with demo() as (_, commands), person(commands["tcp"]) as one, person(commands["udp"]) as other:
+        other.stdout.wait_for("over UDP nobody sees you go: say /quit, or you leave after 10 minutes of silence")
+        other.write(b"/quit\n")
+        other.stdout.wait_for("good bye, guest-2")
+        one.stdout.wait_for("guest-2 left")
+        other.write(b"hello again\n")
+        one.stdout.wait_for("^guest-3: hello again$")
+
+
+def test_somebody_by_udp_whose_program_ended_has_left_when_somebody_speaks() -> None:
+    with demo() as (_, commands), person(commands["tcp"]) as one, person(commands["udp"]) as other:
+        other.process.kill()
+        other.wait()
+        one.write(b"is anybody there?\n")
+        one.stdout.wait_for("guest-2 left")
+        one.write(b"/who\n")
+        one.stdout.wait_for(r"here are: guest-1 \(tcp\)$")
 
 
 def test_people_are_told_what_was_wrong_and_stay() -> None:
@@ -131,7 +182,15 @@ def test_a_room_that_nobody_announces_is_not_found() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", said)
 
 
-@pytest.mark.parametrize("bots", ["1", "20"])
+def test_a_port_that_is_taken_for_udp_alone_is_an_error_when_it_was_asked_for() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        done = portico("demo", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1 and b"udp://127.0.0.1" in done.stderr
+
+
+@pytest.mark.parametrize("bots", ["1", "20", "200"])
 def test_bots_lose_nothing(bots: str) -> None:
     done = portico("demo", "--bots", bots, "--seconds", "0.5")
     assert (done.returncode, done.stderr) == (0, b"")
@@ -141,3 +200,4 @@ def test_bots_lose_nothing(bots: str) -> None:
     assert total is not None
     people, sent, expected, delivered = map(int, total.groups())
     assert people == int(bots) and delivered == expected == sent * (people - 1) and sent >= people
+    assert len(re.findall(r"^ (?:tcp|tls|unix|udp) ", text, re.M)) == min(int(bots), 4)

@@ -15,6 +15,9 @@ from portico.errors import BusyError, ConfigurationError, EndOfStream, MessageTo
 cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
 
+cdef enum:
+    BURST = 4       # times `read_limit` that may come before a receiver that waits gets its turn: a pause might lose packets
+
 
 cdef class Accompanied:
     """A message in the queue, with the control messages that came with it."""
@@ -81,7 +84,7 @@ cdef class ChannelBase(Connection):
 
     cdef int packet_arrived(self, const char* data, Py_ssize_t size, Arrival* arrival) except -1:
         """Take the messages of one packet: what is broken or cut short costs that packet only."""
-        cdef bint reader_waits = self.reader is not None and self.messages.count == 0
+        cdef bint reader_waits = self.reader is not None and self.queued_size <= BURST * self.settings.read_limit
         cdef Py_ssize_t used
         cdef Span span
         if self.read_state != OPEN:

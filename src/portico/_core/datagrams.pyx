@@ -67,7 +67,7 @@ cdef class DatagramsBase(ChannelBase):
                 self.dropped += 1
                 return 0
         self.push(make_packet(data, size, arrival), size)
-        if self.reader is not None:
+        if reader_waits:        # else it has been woken already
             self.reader.wake()
         if self.watcher is not None:
             self.watcher()

@@ -1,9 +1,9 @@
 from .control cimport Allowance
 from .hub cimport Hub
-from .wire cimport Sink, Wire
+from .wire cimport BottomWire, Sink, Wire
 
 
-cdef class EpollItem(Wire):
+cdef class EpollItem(BottomWire):
     """A descriptor in the set."""
     cdef int fd
     cdef unsigned int events        # what it is registered for
@@ -33,11 +33,10 @@ cdef class SocketWire(EpollItem):
     cdef readonly bytes peer        # its socket address, as the kernel gave it
     cdef EpollSet set
     cdef object owner               # a Python socket that owns the descriptor, or None
-    cdef object cause
     cdef list chunks                # the backlog, from `first` and there `offset` on
     cdef Py_ssize_t first, offset
     cdef Allowance allowance        # of descriptors that wait above
-    cdef bint paused, ended, attached, closed, end_wanted, with_control
+    cdef bint paused, end_wanted, with_control, only_writes
     cdef readonly bint is_file      # a FIFO or a device, which has read(2) and write(2) only
 
     cdef int watch(self) except -1
@@ -47,8 +46,6 @@ cdef class SocketWire(EpollItem):
     cdef int send_backlog(self) except -1
     cdef int keep(self, object data, Py_ssize_t offset) except -1
     cdef int send_failed(self, int code) except -1
-    cdef int finish(self, object cause) except -1
-    cdef int release(self) except -1
     cdef int leave_set(self) except -2
 
 

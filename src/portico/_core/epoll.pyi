@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing_extensions import disjoint_base
 
 from .hub import Hub
-from .wire import Wire
+from .wire import BottomWire
 
 @disjoint_base
-class EpollItem(Wire): ...
+class EpollItem(BottomWire): ...
 
 @disjoint_base
 class EpollSet:
@@ -25,6 +25,7 @@ class SocketWire(EpollItem):
         max_passed: int = 0,
         is_file: bool = False,
         can_half_close: bool = True,
+        only_writes: bool = False,
     ) -> None: ...
     @property
     def is_file(self) -> bool: ...
@@ -34,7 +35,6 @@ class SocketWire(EpollItem):
     def socket(self) -> _socket.socket | None: ...
     def expect_control(self) -> None: ...
     def send_control(self, data: bytes, control: bytes) -> int: ...
-    def discard(self) -> None: ...
 
 @disjoint_base
 class Acceptor(EpollItem):

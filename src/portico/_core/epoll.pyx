@@ -11,7 +11,7 @@ from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOTCONN, EPIPE, errno
 from .control cimport Allowance, control_list
 from .hub cimport Flushable, Hub, hub_of, portico_monotonic
 from .output cimport Part
-from .wire cimport NOWHERE, Sink, Wire
+from .wire cimport BottomWire, NOWHERE, Sink, Wire
 
 
 cdef extern from "socket.h" nogil:
@@ -63,7 +63,7 @@ cdef object os_error(int code):
     return OSError(code, os.strerror(code))
 
 
-cdef class EpollItem(Wire):
+cdef class EpollItem(BottomWire):
     cdef int ready(self, unsigned int events) except -1:
         return 0
 
@@ -173,9 +173,9 @@ cdef class SocketWire(EpollItem):
     """A connected stream socket, TCP or Unix, read and written by plain system calls."""
 
     def __init__(self, Hub hub not None, int fd, bytes peer=None, *, int max_passed=0, bint is_file=False,
-                 bint can_half_close=True):
+                 bint can_half_close=True, bint only_writes=False):
         """Own the connected, non-blocking socket `fd`; `max_passed`: how many passed descriptors may wait here.
-        `is_file`: it is no socket, but can be waited for as one can."""
+        `is_file`: it is no socket, but can be waited for as one can; `only_writes`: nothing ever comes."""
         self.hub = hub
         self.set = set_of(hub)
         self.sink = NOWHERE
@@ -185,6 +185,7 @@ cdef class SocketWire(EpollItem):
         self.with_control = max_passed > 0
         self.allowance = Allowance(max_passed) if max_passed else None
         self.is_file = self.is_endless = is_file
+        self.only_writes = only_writes
 
     def __dealloc__(self):
         if self.fd >= 0 and self.owner is None:
@@ -198,6 +199,7 @@ cdef class SocketWire(EpollItem):
         """The socket as Python's own object, made on first use; its close belongs to the connection."""
         if self.owner is None and self.fd >= 0 and not self.is_file:
             self.owner = socket.socket(fileno=self.fd)
+            self.owner.setblocking(False)
         return self.owner
 
     cdef int attach(self, Sink sink) except -1:
@@ -206,7 +208,9 @@ cdef class SocketWire(EpollItem):
             self.attached = True
             if self.closed:
                 return self.hub.mark_dirty(self)
-            return self.watch()
+            self.watch()
+        if self.only_writes:
+            self.sink.wire_ended()
         return 0
 
     cdef int watch(self) except -1:
@@ -214,13 +218,13 @@ cdef class SocketWire(EpollItem):
         cdef unsigned int events = 0
         if self.fd < 0 or not self.attached:
             return 0
-        if not self.paused and not self.ended:
+        if not self.paused and not self.ended and not self.only_writes:
             events |= EPOLLIN
         if self.chunks is not None:
             events |= EPOLLOUT
         if self.set.holds(self):
             return self.set.change(self, events)
-        return self.set.add(self, events) if events else 0
+        return self.set.add(self, events) if events or self.only_writes else 0    # a reader that leaves is told always
 
     # receiving
 
@@ -240,7 +244,7 @@ cdef class SocketWire(EpollItem):
         """The kernel reports this for ever: leave the set. What is unread is read on `resume`, and then the error."""
         cdef int code
         self.set.remove(self)
-        if self.ended and events & EPOLLERR:
+        if (self.ended or self.only_writes) and events & EPOLLERR:
             code = EPIPE if self.is_file else portico_socket_error(self.fd)
             if code:
                 return self.finish(os_error(code))
@@ -385,6 +389,8 @@ cdef class SocketWire(EpollItem):
         if self.first == len(self.chunks):
             self.chunks = None
             self.watch()
+            if self.end_wanted and self.only_writes:
+                return self.finish(None)
             if self.end_wanted and not self.is_file:
                 shutdown(self.fd, SHUT_WR)
         elif self.first >= PORTICO_MAX_VECTORS:
@@ -414,26 +420,16 @@ cdef class SocketWire(EpollItem):
         if self.end_wanted or self.fd < 0:
             return 0
         self.end_wanted = True
+        if self.only_writes:        # to close is the only way to tell an end
+            return 0 if self.chunks is not None else self.finish(None)
         if self.chunks is None and not self.is_file and shutdown(self.fd, SHUT_WR) and errno != ENOTCONN:
             self.finish(os_error(errno))
         return 0
-
-    cdef int shut(self) except -1:
-        return self.finish(None)
 
     cdef int drop(self) except -1:
         if self.fd >= 0:
             portico_set_reset(self.fd)
         return self.finish(None)
-
-    cdef int finish(self, object cause) except -1:
-        if not self.closed:
-            self.closed = True
-            self.cause = cause
-            self.release()
-            if self.attached:
-                self.hub.mark_dirty(self)
-        return 0
 
     cdef int release(self) except -1:
         """Close the descriptor."""
@@ -464,17 +460,6 @@ cdef class SocketWire(EpollItem):
         self.sink = NOWHERE
         fd = self.leave_set()
         return fd if owner is None else owner
-
-    def discard(self):
-        """Close a socket that never got a connection above it."""
-        self.finish(None)
-
-    cdef int end_turn(self) except -1:
-        """Tell of the loss, outside of any call from above."""
-        if self.closed and self.sink is not NOWHERE:
-            sink, self.sink = self.sink, NOWHERE
-            (<Sink>sink).wire_lost(self.cause)
-        return 0
 
 
 cdef class Acceptor(EpollItem):

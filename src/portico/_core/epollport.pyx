@@ -76,6 +76,9 @@ cdef extern from "packets.h" nogil:
     ssize_t sendmsg(int fd, msghdr* message, int flags)
     int shutdown(int fd, int how)
 
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
+
 cdef extern from "socket.h" nogil:
     unsigned int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP
     int portico_socket_error(int fd)
@@ -123,6 +126,7 @@ cdef class NativePort(PacketPort):
     cdef int fd, family, slots
     cdef size_t slot
     cdef bint reports, told_end
+    cdef Py_ssize_t taken, joined   # packets at this event, and lately in one message (GRO)
     cdef bint crowded               # the interface's queue was full, where the kernel may lose parts of what it has cut
     cdef unsigned int mtu           # payload that takes the way of the last packet that was too large for it
     cdef unsigned int headers       # bytes of IP's and UDP's before it
@@ -138,6 +142,8 @@ cdef class NativePort(PacketPort):
         self.is_internet = self.family == AF_INET or self.family == AF_INET6
         self.headers = (20 if self.family == AF_INET else 40) + (8 if sock.type == socket.SOCK_DGRAM else 0)
         self.sink = NOWHERE
+        self.joined = 1
+        self.most_at_once = PY_SSIZE_T_MAX
         self.set = set_of(hub)
         self.slot = PORTICO_RECORD if is_unix else PORTICO_PACKET
         self.slots = PORTICO_BATCH * (PORTICO_PACKET + PORTICO_GAP) // (<int>self.slot + PORTICO_GAP)
@@ -199,10 +205,15 @@ cdef class NativePort(PacketPort):
 
     cdef bint receive(self) except -1:
         """Take batches of packets, and say whether there was any."""
-        cdef int rounds = 0, count, i
+        cdef int rounds = 0, count, slots, i
+        cdef Py_ssize_t before
         cdef portico_batch* batch = self.batch.memory
-        while rounds < MAX_ROUNDS and not self.closed and not self.paused and not self.told_end:
-            count = portico_receive_packets(self.fd, batch, self.slots, self.slot, self.family)
+        self.taken = 0
+        while rounds < MAX_ROUNDS and self.taken < self.most_at_once and not self.closed and not self.paused \
+                and not self.told_end:
+            before = self.taken
+            slots = <int>max(1, min(self.slots, (self.most_at_once - before) // self.joined))
+            count = portico_receive_packets(self.fd, batch, slots, self.slot, self.family)
             if count < 0:
                 if errno != EAGAIN and errno != EINTR:
                     self.lose(errno)
@@ -213,7 +224,8 @@ cdef class NativePort(PacketPort):
                     break       # what lies behind is lost, as it would be in a socket that is closed
                 self.received(batch, i, count)
             rounds += 1
-            if count < self.slots:
+            self.joined = max(1, (self.taken - before) // count)
+            if count < slots:
                 break
         return rounds > 0
 
@@ -248,6 +260,7 @@ cdef class NativePort(PacketPort):
             self.kernel_dropped = told.dropped
         segment = told.segment if 0 < told.segment < size else size
         while True:
+            self.taken += 1
             arrival.whole_size = min(segment, whole - place) if told.segment else whole
             self.sink.packet_arrived(data + place, min(segment, size - place), &arrival)
             place += segment

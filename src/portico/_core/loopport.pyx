@@ -28,6 +28,7 @@ cdef class LoopPort(PacketPort):
         self.socket, self.names, self.pack = sock, names, pack
         self.is_connected = is_connected
         self.is_ordered = sock.type == _socket.SOCK_SEQPACKET
+        self.is_internet = sock.family in (_socket.AF_INET, _socket.AF_INET6)
         self.sink = NOWHERE
 
     cdef int start(self, Sink sink) except -1:

@@ -1,7 +1,7 @@
 from cpython.ref cimport PyObject
 
 from .hub cimport Flushable, Hub
-from .wire cimport Arrival, Sink, Wire
+from .wire cimport Arrival, BottomWire, Sink, Wire
 
 
 cdef enum:
@@ -35,9 +35,11 @@ cdef class PacketPort(Flushable):
     cdef Py_ssize_t store_start, store_size, store_capacity
     cdef Outgoing* waiting
     cdef Py_ssize_t first, count, capacity
+    cdef list left                  # the wires whose packets leave just now, where they will be told
     cdef readonly bint is_connected, is_ordered, is_internet
     cdef public bint answers_from_source, coalesces
     cdef public bint wants_control      # hand on all control messages, even those that an Arrival has fields for
+    cdef Py_ssize_t most_at_once    # packets to take before whoever waits for them gets a turn
     cdef bint started, paused, closed, end_wanted, blocked
     cdef readonly unsigned long long kernel_dropped
 
@@ -60,15 +62,10 @@ cdef class PacketPort(Flushable):
     cdef int close(self) except -1
 
 
-cdef class PortWire(Wire):
+cdef class PortWire(BottomWire):
     """The wire of a port that is one connection's alone."""
     cdef readonly PacketPort port
     cdef Endpoint target
-    cdef object cause
-    cdef bint attached, closed, ended
-
-    cdef int finish(self, object cause) except -1
-    cdef int release(self) except -1
 
 
 cdef class PeerWire(PortWire):

@@ -8,13 +8,14 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
 from .hub cimport Flushable, Hub
-from .wire cimport NOWHERE, Arrival, Sink, Wire
+from .wire cimport NOWHERE, Arrival, BottomWire, Sink, Wire
 
 import os
 
 cdef enum:
     FIRST_STORE = 2048
     FIRST_WAITING = 16
+    AT_ONCE = 256               # packets for peers before their handlers run: what finds a full queue is lost
 
 
 cdef class Endpoint:
@@ -227,6 +228,8 @@ cdef class PacketPort(Flushable):
             item = &self.waiting[self.first]
             wire = <Wire>item.wire
             wire.backlog -= max(item.size, <Py_ssize_t>1)
+            if self.left is not None and (not self.left or self.left[len(self.left) - 1] is not wire):
+                self.left.append(wire)
             Py_XDECREF(item.wire)
             Py_XDECREF(item.target)
             self.store_start += item.size
@@ -274,20 +277,17 @@ cdef class PacketPort(Flushable):
 
     cdef int flush_waiting(self) except -1:
         """There may be room again: send, and tell those whose packets have left."""
-        cdef Py_ssize_t i, before = self.count
-        cdef list wires = []
+        cdef list wires
         cdef Wire wire
-        for i in range(before):
-            waits = <object>self.waiting[self.first + i].wire
-            if not wires or wires[len(wires) - 1] is not waits:
-                wires.append(waits)
         self.blocked = False
-        self.transmit()
-        if self.count == before:
-            return 0
+        self.left = []
+        try:
+            self.transmit()
+        finally:
+            wires, self.left = self.left, None
         for wire in wires:
             wire.sink.wire_room()
-        if not self.count and self.end_wanted and not self.closed:
+        if wires and not self.count and self.end_wanted and not self.closed:
             self.shut_writing()
         return 0
 
@@ -305,7 +305,7 @@ cdef class PacketPort(Flushable):
         return 0
 
 
-cdef class PortWire(Wire):
+cdef class PortWire(BottomWire):
     def __init__(self, PacketPort port not None, Py_ssize_t max_record=0):
         self.port = port
         self.hub = port.hub
@@ -384,41 +384,15 @@ cdef class PortWire(Wire):
     cdef int end_writing(self, bint closing) except -1:
         return self.port.end_writing() if self.port.is_ordered else 0
 
-    cdef int shut(self) except -1:
-        return self.finish(None)
-
-    cdef int drop(self) except -1:
-        return self.finish(None)
-
-    cdef int finish(self, object cause) except -1:
-        if not self.closed:
-            self.closed = True
-            self.cause = cause
-            self.release()
-            if self.attached:
-                self.hub.mark_dirty(self)
-        return 0
-
     cdef int release(self) except -1:
         self.port.drop_waiting()
         return self.port.close()
-
-    def discard(self):
-        """Close a socket that never got a connection above it."""
-        self.finish(None)
 
     def detach_socket(self):
         """See `Wire.detach_socket`."""
         self.closed = True
         self.sink = NOWHERE
         return self.port.detach_socket()
-
-    cdef int end_turn(self) except -1:
-        """Tell of the loss, outside of any call from above."""
-        if self.closed and self.sink is not NOWHERE:
-            sink, self.sink = self.sink, NOWHERE
-            (<Sink>sink).wire_lost(self.cause)
-        return 0
 
 
 cdef class PeerWire(PortWire):
@@ -467,6 +441,7 @@ cdef class PeerSet(Sink):
         self.wires = {}
         self.max_record = max_record
         self.accepting = True
+        port.most_at_once = AT_ONCE
         port.start(self)
 
     def __len__(self):

@@ -49,4 +49,13 @@ cdef class Wire(Sink):
     cdef int flush_records(self, bint now) except -1
 
 
+cdef class BottomWire(Wire):
+    """A wire that nothing lies beneath but the operating system: it ends once, and tells of it in the next turn."""
+    cdef object cause
+    cdef bint attached, ended, closed
+
+    cdef int finish(self, object cause) except -1
+    cdef int release(self) except -1
+
+
 cdef Sink NOWHERE

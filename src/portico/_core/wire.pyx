@@ -108,3 +108,35 @@ cdef class Wire(Sink):
         :raises UnsupportedError: there is none, or something lies between"""
         from portico.errors import UnsupportedError
         raise UnsupportedError("a TLS or memory connection has no socket that could be used without it")
+
+
+cdef class BottomWire(Wire):
+    cdef int shut(self) except -1:
+        return self.finish(None)
+
+    cdef int drop(self) except -1:
+        return self.finish(None)
+
+    cdef int finish(self, object cause) except -1:
+        if not self.closed:
+            self.closed = True
+            self.cause = cause
+            self.release()
+            if self.attached:
+                self.hub.mark_dirty(self)
+        return 0
+
+    cdef int release(self) except -1:
+        """Give back what the operating system gave."""
+        raise NotImplementedError
+
+    def discard(self):
+        """Close what never got a connection above it."""
+        self.finish(None)
+
+    cdef int end_turn(self) except -1:
+        """Tell of the loss, outside of any call from above."""
+        if self.closed and self.sink is not NOWHERE:
+            sink, self.sink = self.sink, NOWHERE
+            (<Sink>sink).wire_lost(self.cause)
+        return 0

@@ -26,6 +26,7 @@ from portico.blocking.loop import shutdown as shutdown
 from portico.blocking.opening import adopt as adopt
 from portico.blocking.opening import datagrams as datagrams
 from portico.blocking.opening import memory_pair as memory_pair
+from portico.blocking.opening import open_fifo as open_fifo
 from portico.blocking.opening import socketpair as socketpair
 from portico.blocking.selecting import select as select
 from portico.blocking.serving import BlockingServer as BlockingServer

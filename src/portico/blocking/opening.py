@@ -14,7 +14,7 @@ from portico.transports.faces import BlockingChannel, BlockingStream, blocking_f
 if TYPE_CHECKING:
     from portico.transports.datagram_face import BlockingDatagrams
 
-__all__ = ["adopt", "datagrams", "memory_pair", "socketpair"]
+__all__ = ["adopt", "datagrams", "memory_pair", "open_fifo", "socketpair"]
 
 T = TypeVar("T")
 
@@ -60,6 +60,20 @@ def adopt(descriptor: socket.socket | int, *, codec: Codec[Any] | None = None, s
         return await take_over(descriptor, codec=given, settings=settings)
 
     return background().face_of(made, doing="adopting by")
+
+
+def open_fifo(path: str, mode: Literal["r", "w"] = "r", *, create: bool = False) -> BlockingStream:
+    """Open a FIFO (fifo(7)) as `portico.open_fifo` does: "r" to receive, "w" to send, which waits for a reader.
+
+    :raises ConfigurationError: another mode, or the path is no FIFO
+    :raises OSError: as open(2) has it, such as FileNotFoundError"""
+    from portico.transports.files import open_fifo as open_path
+
+    async def made() -> Any:
+        return await open_path(path, mode, create=create)
+
+    face: BlockingStream = background().face_of(made, doing=f"opening {path} by")
+    return face
 
 
 def memory_pair() -> tuple[BlockingStream, BlockingStream]:

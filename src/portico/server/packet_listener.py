@@ -1,5 +1,6 @@
 """One address that packets come to: a Channel for each peer, or one handler for all packets."""
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from portico.server.listener_base import ListenerBase
 from portico.server.session import Session
 from portico.server.spec import ListenerSpec
 from portico.server.stats import Stats
+from portico.server.threads import ThreadedHandler
 from portico.transports.connection import Channel, Signal
 from portico.transports.datagrams import READ_BUFFER, Datagrams, bound_socket, opened
 from portico.transports.listen import SocketFile
@@ -161,6 +163,8 @@ class PacketListener(ListenerBase):
     async def _handle(self, datagrams: Datagrams, session: Session) -> None:
         """Hand each packet to the handler; an error of one is logged, and the next one comes."""
         handler: Any = self.spec.handler
+        if isinstance(self._serve, ThreadedHandler):
+            handler = functools.partial(_in_thread, self._serve)
         checks = self.spec.allow is not None or bool(self.spec.deny)
         while True:
             try:
@@ -177,3 +181,7 @@ class PacketListener(ListenerBase):
             return True
         self._stats.rejected_denied += 1
         return False
+
+
+async def _in_thread(handler: ThreadedHandler, packet: Packet, datagrams: Datagrams) -> None:
+    await handler(datagrams, packet)

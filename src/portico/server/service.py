@@ -79,8 +79,9 @@ class Service:
         :param address: `tcp://…`, `tls://…` (needs `tls`), `udp://…`, `unix:…`, `unixpacket:…`, `unixgram:…`, `vsock://…`
             or `mem:…`; `*` or no host means every interface. Or a socket that exists, or its descriptor: one that
             listens, or a bound one for packets.
-        :param packets: in place of `handler`, for `udp`, `unixgram`, `raw` and `packet`: an async function
-            `(packet, datagrams)` that gets every packet, one by one; `datagrams.send(data, to=packet)` answers.
+        :param packets: in place of `handler`, for `udp`, `unixgram`, `raw` and `packet`: a function
+            `(packet, datagrams)` that gets every packet, one by one; `datagrams.send(data, to=packet)` answers. A plain
+            one runs in a thread.
         :param tls: settings with certificate and key; secures Unix and `tcp` listeners, too.
         :param limits: for this listener alone, instead of the service's.
         :param allow: only peers in one of these: CIDR blocks, `loopback`, `private`, `any`; for Unix sockets

@@ -93,9 +93,3 @@ class ListenerSpec:
             raise ConfigurationError(f"packets= is for {', '.join(PACKETS)}, not for {self.address}")
         if self.codec is not None:
             raise ConfigurationError(f"packets= hands over whole packets: {self.address} takes no codec with it")
-        from portico.server.listener_base import is_async
-
-        if not is_async(self.handler):
-            raise ConfigurationError(
-                f"the packets handler of {self.address} must be an async function (packet, datagrams)"
-            )

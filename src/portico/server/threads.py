@@ -3,15 +3,19 @@
 import asyncio
 import contextlib
 import contextvars
+import functools
 import inspect
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from portico.errors import ConfigurationError
 from portico.transports.connection import Channel, Stream
 from portico.transports.faces import blocking_face
+
+if TYPE_CHECKING:
+    from portico.transports.datagrams import Datagrams
 
 IDLE_THREAD = 5.0
 """Seconds after which a thread without work ends."""
@@ -113,10 +117,12 @@ class ThreadedHandler:
         self.function = function
         self._threads = Threads(max_threads)
 
-    async def __call__(self, connection: Stream | Channel[Any]) -> None:
+    async def __call__(self, connection: "Stream | Channel[Any] | Datagrams", *before: object) -> None:
+        """Call the function with `before` and the blocking face of `connection`."""
         context = contextvars.copy_context()
         face = blocking_face(connection)
-        job = Job(lambda: context.run(self.function, face))
+        call = functools.partial(self.function, *before, face)
+        job = Job(lambda: context.run(call))
         self._threads.start(job)
         try:
             result = await job.result

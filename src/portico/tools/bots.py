@@ -14,7 +14,7 @@ from portico.client.connect import connect
 from portico.errors import ConnectError, PorticoError
 from portico.server.service import serve
 from portico.tools.chat import Chat
-from portico.tools.demo import Doors, doors
+from portico.tools.demo import UDP_BUFFER, Doors, doors
 from portico.tools.report import failure, note
 from portico.transports.connection import Channel
 from portico.transports.tls import TLS
@@ -30,6 +30,13 @@ PATIENCE = 10.0
 
 CONNECT_TIMEOUT = 30.0
 
+WINDOW = 128
+"""Messages that may be on the way to a bot by UDP: so many find room in any receive buffer (212,992 bytes by default,
+some 1,300 a packet), so the kernel drops none of them, however long this program has to wait for its turn."""
+
+UDP_UNREAD = 1 << 20
+"""Bytes received that a bot by UDP keeps until it listens, more than all notices of newcomers."""
+
 
 @dataclass(eq=False)
 class Bot:
@@ -39,6 +46,10 @@ class Bot:
     door: Address
     channel: Channel[str]
     sent: int = 0
+    spoken: int = 0
+    """Messages it has sent, the word that it is at its end included."""
+    taken: int = 0
+    """How many of what others have spoken has reached it, or been overtaken by a later one of the same sender."""
     delivered: int = 0
     disordered: int = 0
     """Messages that came twice, or after a later one."""
@@ -55,38 +66,66 @@ class Bot:
                 return
         raise ConnectError(self.door, [])
 
-    async def talk(self, interval: float, until: float) -> None:
+    async def talk(self, interval: float, until: float, window: "Window") -> None:
         """Send a message every `interval` seconds, at least one, and say at the end how many they were."""
         clock = asyncio.get_running_loop().time
         due = clock() + random.uniform(0, min(interval, max(0.0, until - clock())))
         while True:
             await asyncio.sleep(due - clock())
-            await self.channel.send(f"bot {self.number} {self.sent} {perf_counter():.6f}")
-            self.sent += 1
+            await window.room()
+            self.sent, self.spoken = self.sent + 1, self.spoken + 1
+            await self.channel.send(f"bot {self.number} {self.sent - 1} {perf_counter():.6f}")
             due += interval
             if due > until:
                 break
+        await window.room()
+        self.spoken += 1
         await self.channel.send(f"bot {self.number} end {self.sent}")
 
-    async def listen(self, bots: int) -> None:
+    async def listen(self, bots: int, window: "Window") -> None:
         """Read until every other bot has said that it is at its end."""
         async for line in self.channel:
             words = line.partition(": ")[2].split()
             if len(words) != 4 or words[0] != "bot":
                 continue  # somebody came in
             sender = int(words[1])
+            number = int(words[3] if words[2] == "end" else words[2])
+            self.taken += max(0, number + 1 - self.heard.get(sender, 0))
+            window.moved.set()
             if words[2] == "end":
-                self.ends[sender] = int(words[3])
+                self.ends[sender] = number
                 if len(self.ends) == bots - 1:
                     return
                 continue
-            number = int(words[2])
             if number < self.heard.get(sender, 0):
                 self.disordered += 1
                 continue
             self.heard[sender] = number + 1
             self.delivered += 1
             self.delays.append(perf_counter() - float(words[3]))
+
+
+class Window:
+    """Lets nobody speak while a bot by UDP is far behind: nothing else would hold up those who send packets."""
+
+    def __init__(self, bots: list[Bot]) -> None:
+        self._bots, self._udp = bots, [bot for bot in bots if bot.door.scheme == "udp"]
+        self.moved = asyncio.Event()
+        """Set when a bot has taken something."""
+
+    async def room(self) -> None:
+        """Return when one message more can be on the way, or when nothing has arrived for so long that what is missing
+        must be lost."""
+        with contextlib.suppress(TimeoutError):
+            while self._behind() >= WINDOW:
+                self.moved.clear()
+                async with asyncio.timeout(PATIENCE):
+                    await self.moved.wait()
+
+    def _behind(self) -> int:
+        """How many messages are on the way to the one who is most behind."""
+        spoken = sum(bot.spoken for bot in self._bots) if self._udp else 0
+        return max((spoken - bot.spoken - bot.taken for bot in self._udp), default=0)
 
 
 @dataclass(frozen=True)
@@ -144,25 +183,39 @@ async def run_bots(count: int, seconds: float, name: str) -> bool:
             async with contextlib.AsyncExitStack() as stack:
                 bots = await _arrive(stack, opened, count)
                 problems = await _chat(bots, seconds)
+                discarded = sum(_discarded(bot) for bot in bots) + server.stats.packets_dropped
     for problem in problems:
         note(problem)
     rows = summary(bots)
-    show(rows, seconds)
+    show(rows, seconds, discarded)
     return not problems and not rows[-1].dropped and not rows[-1].disordered
+
+
+MORE: dict[str, Any] = {"udp": {"options": {"receive_buffer": UDP_BUFFER}, "read_limit": UDP_UNREAD}}
+"""What to connect with, by scheme."""
+
+
+def _discarded(bot: Bot) -> int:
+    """How many packets for it the kernel has dropped."""
+    wire: Any = bot.channel.wire
+    return wire.port.dropped_by_kernel if bot.door.scheme == "udp" else 0
 
 
 async def _arrive(stack: contextlib.AsyncExitStack, opened: Doors, count: int) -> list[Bot]:
     """Let the bots come in, by the doors in turn; some at a time, so that the backlog holds them."""
     turn = asyncio.Semaphore(64)
     trust = TLS(ca=opened.certificate)
-    where = [opened.tcp, opened.tls, opened.unix]
+    where = [opened.tcp, opened.tls, opened.unix, opened.udp]
 
     async def arrive(number: int) -> Bot:
         async with turn:
             door = where[number % len(where)]
+            more = MORE.get(door.scheme, {})
             tls = trust if door.scheme == "tls" else None
-            channel: Channel[str] = await connect(door, codec=Chat.codec(), tls=tls, timeout=CONNECT_TIMEOUT)
+            channel: Channel[str] = await connect(door, codec=Chat.codec(), tls=tls, timeout=CONNECT_TIMEOUT, **more)
             stack.push_async_exit(channel)
+            if door.scheme == "udp":
+                await channel.send("")  # who never says anything is not there
             bot = Bot(number, door, channel)
             await bot.greeted()
             return bot
@@ -176,9 +229,10 @@ async def _chat(bots: list[Bot], seconds: float) -> list[str]:
     """Let them talk and listen until everybody has heard the end of everybody else; return what went wrong."""
     interval = max(FASTEST, len(bots) * (len(bots) - 1) / DELIVERIES)
     until = asyncio.get_running_loop().time() + seconds
-    tasks = [asyncio.ensure_future(_guarded(bot, bot.talk(interval, until))) for bot in bots]
+    window = Window(bots)
+    tasks = [asyncio.ensure_future(_guarded(bot, bot.talk(interval, until, window))) for bot in bots]
     if len(bots) > 1:
-        tasks += [asyncio.ensure_future(_guarded(bot, bot.listen(len(bots)))) for bot in bots]
+        tasks += [asyncio.ensure_future(_guarded(bot, bot.listen(len(bots), window))) for bot in bots]
     problems: list[str] = []
     before, patience = -1, seconds + PATIENCE
     while waiting := [task for task in tasks if not task.done()]:
@@ -214,8 +268,8 @@ def _raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def show(rows: list[Row], seconds: float) -> None:
-    """Print the table."""
+def show(rows: list[Row], seconds: float, discarded: int) -> None:
+    """Print the table, and how many packets the kernel has dropped."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -243,4 +297,6 @@ def show(rows: list[Row], seconds: float) -> None:
     if total.disordered:
         console.print(f"[bold]{total.disordered} came twice or in the wrong order[/bold]")
     console.print("nothing was lost" if not total.dropped else f"[bold]{total.dropped} messages were lost[/bold]")
+    if discarded:
+        console.print(f"{discarded} UDP packets came faster than they were read, and the kernel dropped them")
     sys.stdout.flush()

@@ -1,5 +1,6 @@
 """A chat room for people with nothing but a terminal; one room, whatever door they come in by."""
 
+import asyncio
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -14,7 +15,12 @@ MAX_LINE = 4096
 
 MAX_NAME = 20
 
+SILENCE = 600.0
+"""Seconds after which somebody who says nothing has left, by a door that tells nobody of it (UDP)."""
+
 HELP = "* /name NEW takes another name, /who tells who is here, /quit leaves"
+
+UDP_HELP = f"* over UDP nobody sees you go: say /quit, or you leave after {SILENCE / 60:g} minutes of silence"
 
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])"
@@ -67,17 +73,25 @@ class Chat:
             here = {0: "nobody else is", 1: "one other is"}.get(others, f"{others} others are")
             channel.send(f"* welcome to {self.name}: you are {person.name}, {here} here")
             channel.send(HELP)
+            silence = SILENCE if channel.scheme == "udp" else None
+            if silence is not None:
+                channel.send(UDP_HELP)
             try:
-                await self._listen(person)
+                async with asyncio.timeout(silence) as deadline:
+                    await self._listen(person, deadline, silence)
+            except TimeoutError:
+                await channel.send("* you were silent for too long and have left; press Enter to come back")
             finally:
                 self.people.remove(person)
                 self.room.send(f"* {person.name} left", skip=channel)
 
-    async def _listen(self, person: Person) -> None:
-        channel = person.channel
+    async def _listen(self, person: Person, deadline: asyncio.Timeout, silence: float | None) -> None:
+        channel, clock = person.channel, asyncio.get_running_loop().time
         while True:
             try:
                 async for line in channel:
+                    if silence is not None:
+                        deadline.reschedule(clock() + silence)
                     if not await self._said(person, line):
                         return
                 return

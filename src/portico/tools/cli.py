@@ -115,7 +115,7 @@ ROOM_NAME = "the Portico chat"
 @app.command(
     epilog=EXIT_CODES,
     help=help_text(
-        "A chat on TCP, on TLS with a throw-away certificate and on a Unix socket, all one room.",
+        "A chat on TCP, on TLS with a throw-away certificate, on a Unix socket and on UDP, all one room.",
         "It prints the exact command to type for each door. Ctrl-C tells everybody and closes it.",
         "With [bold]--bots[/bold] it ends by itself, with exit code 0 if every message reached everybody else, and "
         "1 if not; the bots use free ports of this machine, whatever --host and --port say.",
@@ -134,7 +134,9 @@ def demo(
     room: Annotated[Room, typer.Argument(help="What to demonstrate.", show_default=True)] = Room.chat,
     host: Annotated[
         str,
-        typer.Option(metavar="HOST", help="Where TCP and TLS listen; '*' is every interface.", rich_help_panel="Where"),
+        typer.Option(
+            metavar="HOST", help="Where TCP, TLS and UDP listen; '*' is every interface.", rich_help_panel="Where"
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int | None,
@@ -142,7 +144,7 @@ def demo(
             min=0,
             max=65535,
             metavar="PORT",
-            help="Port of TCP; TLS gets the next one. Default: 9000, or a free one if that is taken.",
+            help="Port of TCP and UDP; TLS gets the next one. Default: 9000, or a free one if that is taken.",
             show_default=False,
             rich_help_panel="Where",
         ),
@@ -171,7 +173,7 @@ def demo(
     ] = 5.0,
     debug: Debug = False,
 ) -> None:
-    """A chat on TCP, on TLS with a throw-away certificate and on a Unix socket, all one room."""
+    """A chat on TCP, on TLS with a throw-away certificate, on a Unix socket and on UDP, all one room."""
     if discover + announce + bool(bots) > 1:
         raise Stop("--discover, --announce and --bots exclude one another", WRONG, "give one of them")
     if discover:
@@ -212,6 +214,14 @@ Hex = Annotated[
         metavar="",
         help="Print both directions as a hex dump: > is sent, < is received.",
         rich_help_panel="Data",
+    ),
+]
+Interface = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Interface to reach or join a multicast group by; default: as the kernel routes it.",
+        rich_help_panel="Connection",
     ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", metavar="", help="Tell on stderr who is connected.")]
@@ -275,6 +285,16 @@ def connect(
             rich_help_panel="Connection",
         ),
     ] = None,
+    interface: Interface = None,
+    broadcast: Annotated[
+        bool,
+        typer.Option(
+            "--broadcast",
+            metavar="",
+            help="Let it be a broadcast address; whoever answers is heard.",
+            rich_help_panel="Connection",
+        ),
+    ] = False,
     tls: UseTLS = False,
     ca: Annotated[
         Path | None,
@@ -314,6 +334,8 @@ def connect(
             timeout=timeout or None,
             source=source,
             proxy="environment" if proxy == ["environment"] else proxy,
+            interface=interface,
+            broadcast=broadcast,
             eof=eof.value,
             hex=hex,
             verbose=verbose,
@@ -358,6 +380,7 @@ def listen(
             rich_help_panel="Connection",
         ),
     ] = 0.0,
+    interface: Interface = None,
     eof: Eof = EndOfInput.keep,
     hex: Hex = False,
     tls: UseTLS = False,
@@ -374,7 +397,7 @@ def listen(
 ) -> None:
     """Wait for a connection, and be its terminal, or whatever is piped in and out."""
     from portico.address import Address
-    from portico.tools.piping import run_listen
+    from portico.tools.listening import run_listen
     from portico.transports.tls import TLS
 
     where = Address.parse(address)
@@ -390,6 +413,7 @@ def listen(
             run_listen(
                 where,
                 tls=settings,
+                interface=interface,
                 eof=eof.value,
                 hex=hex,
                 keep_open=keep_open,

@@ -1,4 +1,4 @@
-"""`portico demo`: a chat on three doors at once, and the command to type for each."""
+"""`portico demo`: a chat on four doors at once, and the command to type for each."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from portico.address import Address
@@ -16,8 +16,9 @@ from portico.errors import BindError
 from portico.server.limits import Limits
 from portico.server.running import reach, run
 from portico.server.service import Server, Service
-from portico.tools.chat import Chat
+from portico.tools.chat import SILENCE, Chat
 from portico.tools.report import note
+from portico.transports.datagrams import bound_socket
 from portico.transports.listen import listen
 from portico.transports.resolve import resolve
 from portico.transports.tls import TLS, throwaway_certificate
@@ -26,6 +27,12 @@ DEFAULT_PORT = 9000
 
 LIMITS = Limits(idle_timeout=3600.0, message_timeout=None, close_timeout=2.0)
 """People think before they type: an hour. A terminal may send half a line and the rest much later."""
+
+UDP_LIMITS = replace(LIMITS, max_connections=1000, max_per_address=16)
+"""Anybody can claim any sender on a packet: few shall hear what they did not ask for."""
+
+UDP_BUFFER = 1 << 20
+"""Bytes of packets that the kernel keeps until they are read, as far as it allows (net.core.rmem_max)."""
 
 DRAIN_TIMEOUT = 5.0
 
@@ -37,6 +44,7 @@ class Doors:
     tcp: Address
     tls: Address
     unix: Address
+    udp: Address
     certificate: str
     key: str
 
@@ -46,12 +54,16 @@ class Doors:
         service.listen(self.tcp, chat.join, codec=chat.codec())
         service.listen(self.tls, chat.join, codec=chat.codec(), tls=TLS(certificate=self.certificate, key=self.key))
         service.listen(self.unix, chat.join, codec=chat.codec(), mode=0o600)
+        service.listen(
+            self.udp, chat.join, codec=chat.codec(), limits=UDP_LIMITS, options={"receive_buffer": UDP_BUFFER}
+        )
         return service
 
     def opened(self, server: Server) -> "Doors":
         """Return them with the ports that they got."""
-        tcp, tls = (next(a for a in server.addresses if a.scheme == scheme) for scheme in ("tcp", "tls"))
-        return Doors(self.tcp.with_port(tcp.port or 0), self.tls.with_port(tls.port or 0), self.unix, *self.pair)
+        ports = {address.scheme: address.port or 0 for address in reversed(server.addresses)}
+        tcp, tls, udp = (each.with_port(ports[each.scheme]) for each in (self.tcp, self.tls, self.udp))
+        return Doors(tcp, tls, self.unix, udp, *self.pair)
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -62,17 +74,18 @@ class Doors:
 @contextlib.contextmanager
 def doors(host: str, port: int, tls_port: int) -> Iterator[Doors]:
     """Give the doors, with a certificate and a Unix socket in a directory that nobody else can enter."""
-    tcp, tls = Address("tcp", "" if host == "*" else host, port), Address("tls", "" if host == "*" else host, tls_port)
+    name = "" if host == "*" else host
+    tcp, tls, udp = Address("tcp", name, port), Address("tls", name, tls_port), Address("udp", name, port)
     with tempfile.TemporaryDirectory(prefix="portico-", ignore_cleanup_errors=True) as directory:
         names = dict.fromkeys(["localhost", "127.0.0.1", "::1", *([] if tcp.is_wildcard else [tcp.host])])
         pair = throwaway_certificate(list(names), directory=directory)
-        yield Doors(tcp, tls, Address("unix", path=str(Path(directory) / "chat.sock")), *pair)
+        yield Doors(tcp, tls, Address("unix", path=str(Path(directory) / "chat.sock")), udp, *pair)
 
 
 def run_demo(host: str, port: int | None, name: str, *, announced: bool = False) -> None:
     """Run the chat until Ctrl-C or SIGTERM.
 
-    :param port: of the TCP door, TLS has the next one; None: the usual one, or another if that is taken.
+    :param port: of the TCP and the UDP door, TLS has the next one; None: the usual one, or another if that is taken.
     :param announced: tell the local network of it."""
     chat = Chat(name)
     tcp_port, tls_port = asyncio.run(_ports(host, port))
@@ -93,23 +106,31 @@ def run_demo(host: str, port: int | None, name: str, *, announced: bool = False)
 
 async def _ports(host: str, port: int | None) -> tuple[int, int]:
     """Return the ports of the TCP and the TLS door, and say so if they are not the usual ones."""
-    tcp = await _free_or_any(host, DEFAULT_PORT) if port is None else await _free(host, port)
+    tcp = (
+        await _free_or_any(host, DEFAULT_PORT, "tcp", "udp") if port is None else await _free(host, port, "tcp", "udp")
+    )
     if tcp == 0 or tcp == 65535:
         return tcp, 0
-    return tcp, await _free_or_any(host, tcp + 1)
+    return tcp, await _free_or_any(host, tcp + 1, "tcp")
 
 
-async def _free(host: str, port: int) -> int:
-    """Return `port`; raise BindError if it cannot be had."""
-    address = Address("tcp", "" if host == "*" else host, port)
-    for each in listen(address, [address] if address.is_wildcard else await resolve(address)):
-        each.close()
+async def _free(host: str, port: int, *schemes: str) -> int:
+    """Return `port`; raise BindError if it cannot be had for each of them."""
+    for scheme in schemes:
+        address = Address(scheme, "" if host == "*" else host, port)
+        numeric = [address] if address.is_wildcard else await resolve(address)
+        if scheme == "udp":
+            for each in numeric:
+                bound_socket(address, each, None)[0].close()
+        else:
+            for listening in listen(address, numeric):
+                listening.close()
     return port
 
 
-async def _free_or_any(host: str, port: int) -> int:
+async def _free_or_any(host: str, port: int, *schemes: str) -> int:
     try:
-        return await _free(host, port)
+        return await _free(host, port, *schemes)
     except BindError as error:
         if error.errno != errno.EADDRINUSE:
             raise
@@ -144,6 +165,8 @@ def commands(door: Address, certificate: str) -> list[str]:
             f"openssl s_client -quiet -verify_quiet -connect {shlex.quote(where)}{asked} -CAfile {quoted}",
             f"{own} connect {shlex.quote(str(near))} --ca {quoted}",
         ]
+    if door.scheme == "udp":
+        return [f"nc -u {host} {port}", f"{own} connect {shlex.quote(str(near))}"]
     return [f"nc {host} {port}", f"{own} connect {shlex.quote(where)}"]
 
 
@@ -154,6 +177,10 @@ def _nearest(door: Address) -> str:
     return "::1" if door.host == "::" else "127.0.0.1"
 
 
+UDP_NOTE = f": then press Enter; to leave say /quit, or be silent for {SILENCE / 60:g} minutes"
+"""Nobody is there before the first packet, and nobody is seen to go."""
+
+
 def show(opened: Doors, name: str) -> None:
     """Print where the chat can be joined, and how."""
     from rich import box
@@ -162,20 +189,20 @@ def show(opened: Doors, name: str) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    here = [("TCP", opened.tcp), ("TLS", opened.tls), ("Unix socket", opened.unix)]
+    here = [("TCP", opened.tcp), ("TLS", opened.tls), ("Unix socket", opened.unix), ("UDP", opened.udp)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("Door", style="bold", no_wrap=True)
-    table.add_column("Address", overflow="fold")
+    table.add_column("Address", no_wrap=True)
     table.add_column("Reached from", overflow="fold")
     for title, door in here:
         table.add_row(title, escape(str(door)), reach(door) if door.scheme != "unix" else "this user only")
     console.print(f"[bold]{escape(name)}[/bold] is open. Ctrl-C closes it.")
     console.print(table)
     if not opened.tcp.is_loopback:
-        console.print(f"[bold]Not only you:[/bold] TCP and TLS can be reached from {reach(opened.tcp)}.\n")
+        console.print(f"[bold]Not only you:[/bold] TCP, TLS and UDP are open to {reach(opened.tcp)}.\n")
     console.print("To join, type one of these in another terminal:\n")
     for title, door in here:
-        console.print(f"  [dim]# {title}[/dim]")
+        console.print(f"  [dim]# {title}{UDP_NOTE if title == 'UDP' else ''}[/dim]")
         for command in commands(door, opened.certificate):
             console.print(f"  {escape(command)}", soft_wrap=True)
         console.print()

@@ -17,21 +17,25 @@ def lines(data: bytes, offset: int = 0) -> Iterator[str]:
 
 
 class Dump:
-    """The dump of one connection: `>` before what was sent, `<` before what was received, each with its own offset."""
+    """The dump of one connection: `>` before what was sent, `<` before what was received. Bytes in a row have an offset
+    that goes on, for each direction; of packets each begins at 0."""
 
-    def __init__(self, name: str = "") -> None:
-        self._prefix = f"{name} " if name else ""
+    def __init__(self, name: str = "", *, packets: bool = False) -> None:
+        self._name, self._packets = name, packets
         self._offsets = {">": 0, "<": 0}
 
     def sent(self, data: bytes) -> str:
         """Return the lines for what was sent."""
-        return self._dump(">", data)
+        return self._dump(">", data, self._name)
 
-    def received(self, data: bytes) -> str:
-        """Return the lines for what was received."""
-        return self._dump("<", data)
+    def received(self, data: bytes, sender: str = "") -> str:
+        """Return the lines for what was received; `sender` is put before them in place of the connection's name."""
+        return self._dump("<", data, sender or self._name)
 
-    def _dump(self, arrow: str, data: bytes) -> str:
-        offset = self._offsets[arrow]
+    def _dump(self, arrow: str, data: bytes, name: str) -> str:
+        offset = 0 if self._packets else self._offsets[arrow]
         self._offsets[arrow] += len(data)
-        return "".join(f"{self._prefix}{arrow} {line}\n" for line in lines(data, offset))
+        prefix = f"{name} {arrow}" if name else arrow
+        if not data:
+            return f"{prefix} {offset:08x}  (an empty packet)\n"
+        return "".join(f"{prefix} {line}\n" for line in lines(data, offset))

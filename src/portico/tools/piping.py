@@ -2,19 +2,17 @@
 Where a socket keeps packets apart, what is read at once from the input leaves as one."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from portico.address import SCHEMES, Address
 from portico.client.connect import connect
-from portico.errors import ClosedError, DeliveryError, PorticoError
+from portico.errors import ClosedError, ConfigurationError, DeliveryError
 from portico.interfaces import Resolver
-from portico.server.limits import Limits
-from portico.server.running import banner_text
-from portico.server.service import Service, serve
+from portico.tools.crowd import Crowd, is_group, speak
 from portico.tools.hexdump import Dump
-from portico.tools.report import Stop, failure, note
+from portico.tools.report import note
 from portico.tools.terminal import Terminal
 from portico.transports.connection import Channel, Stream
 from portico.transports.tls import TLS
@@ -22,9 +20,7 @@ from portico.transports.tls import TLS
 EndOfInput = Literal["keep", "close"]
 """What the end of one direction means for the other: `keep` lets it go on, `close` ends it, too."""
 
-SLOW_PEER = 60.0
-"""Seconds after which `listen --keep-open` gives up a peer that takes nothing, for the others wait for it."""
-
+Peer = Stream | Channel[bytes] | Crowd
 
 PACKET = 8192
 """Bytes of the input that one packet takes at most (as socat has it); what is typed leaves line by line."""
@@ -37,8 +33,12 @@ SILENCE = 1.0
 class Member:
     """A connection that the input goes to."""
 
-    stream: Stream | Channel[bytes]
+    stream: Peer
     dump: Dump | None
+    takes: bool = True
+    """Whether anything can be sent there."""
+    hears: bool = True
+    """Whether anything comes from there."""
     error: ClosedError | DeliveryError | None = None
     """Set when it could not be sent what it should."""
     heard: float = 0.0
@@ -46,19 +46,30 @@ class Member:
 
     @property
     def is_endless(self) -> bool:
-        """Whether the peer cannot tell that it ends (UDP, Unix datagram)."""
-        return SCHEMES[self.stream.scheme].kind == "datagram"
+        """Whether the peer cannot tell that it ends (UDP, Unix datagram, a device)."""
+        return SCHEMES[self.stream.scheme].kind == "datagram" or self.stream.scheme == "device"
 
     def send_eof(self) -> None:
         """Tell the end of the input, where that can be told."""
-        if not self.is_endless:
+        if self.takes and self.hears and not self.is_endless and not isinstance(self.stream, Crowd):
             self.stream.send_eof()
 
     def pieces(self, data: bytes) -> list[bytes]:
         """Return what leaves at a time."""
-        if not self.stream.wire.keeps_records:
+        if not keeps_records(self.stream):
             return [data]
         return [data[start : start + PACKET] for start in range(0, len(data), PACKET)]
+
+    def shown(self, data: bytes) -> bytes:
+        """Return what to write out for what has come."""
+        if self.dump is None:
+            return data
+        return self.dump.received(data, self.stream.sender if isinstance(self.stream, Crowd) else "").encode()
+
+
+def keeps_records(peer: Peer) -> bool:
+    """Whether what is sent at a time arrives at a time."""
+    return isinstance(peer, Crowd) or peer.wire.keeps_records
 
 
 @dataclass
@@ -71,7 +82,11 @@ class Piping:
     hex: bool = False
     names: bool = False
     """Whether the hex dump says whose bytes they are."""
-    members: dict[Stream | Channel[bytes], Member] = field(default_factory=dict)
+    patient: bool = False
+    """Whether silence is no end, also of those who can tell none."""
+    members: dict[Peer, Member] = field(default_factory=dict)
+    on_first: Callable[[], object] = lambda: None
+    """Called with the first that comes of a connection."""
 
     def __post_init__(self) -> None:
         self._someone = asyncio.Event()
@@ -114,36 +129,34 @@ class Piping:
         """Write out what a connection brings, until its end."""
         clock = asyncio.get_running_loop().time
         async for data in member.stream:
+            if not member.heard:
+                self.on_first()
             member.heard = clock()
-            await self.terminal.write(data if member.dump is None else member.dump.received(data).encode())
+            await self.terminal.write(member.shown(data))
 
     def _leave(self, member: Member) -> None:
         self.members.pop(member.stream, None)
         if not self.members:
             self._someone.clear()
 
-    async def serve(self, stream: Stream | Channel[bytes]) -> None:
+    async def serve(self, stream: Peer, *, takes: bool = True, hears: bool = True) -> None:
         """Be the terminal of one connection until that is over.
 
+        :param takes: whether anything can be sent there; else the input is left alone.
+        :param hears: whether anything comes from there.
         :raises ClosedError: the peer was lost, or went without taking all that was sent
         :raises DeliveryError: a packet did not arrive
         :raises OSError: input or output failed"""
-        member = Member(stream, Dump(str(stream.remote_address) if self.names else "") if self.hex else None)
-        self.members[stream] = member
-        self._someone.set()
+        member = Member(stream, self._dump(stream) if self.hex else None, takes, hears)
+        if takes:
+            self.members[stream] = member
+            self._someone.set()
         if self.feeding.done() and self.eof == "keep":
             member.send_eof()
-        receiving = asyncio.ensure_future(self._receive(member))
         lost = asyncio.ensure_future(_lost(stream))
+        receiving = asyncio.ensure_future(self._receive(member) if hears else _lost(stream))
         try:
-            while not self._is_over(receiving, lost):
-                busy = [each for each in (receiving, lost, self.feeding) if not each.done()]
-                if self.feeding.done() and member.is_endless:
-                    await asyncio.wait(busy, timeout=SILENCE, return_when=asyncio.FIRST_COMPLETED)
-                    if asyncio.get_running_loop().time() - member.heard >= SILENCE:
-                        break
-                else:
-                    await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
+            await self._until_over(member, receiving, lost)
             if receiving.done():
                 receiving.result()
             if self.feeding.done():
@@ -160,10 +173,28 @@ class Piping:
                 receiving.exception()  # was told, or something else was
         await stream.close()
 
-    def _is_over(self, receiving: "asyncio.Task[None]", lost: "asyncio.Task[None]") -> bool:
+    def _dump(self, stream: Peer) -> Dump:
+        return Dump(str(stream.remote_address) if self.names else "", packets=keeps_records(stream))
+
+    async def _until_over(self, member: Member, receiving: "asyncio.Task[None]", lost: "asyncio.Task[None]") -> None:
+        clock = asyncio.get_running_loop().time
+        while not self._is_over(member, receiving, lost):
+            busy = [each for each in (receiving, lost, self.feeding) if not each.done()]
+            if self.feeding.done() and member.is_endless and not self.patient:
+                await asyncio.wait(busy, timeout=SILENCE, return_when=asyncio.FIRST_COMPLETED)
+                if clock() - member.heard >= SILENCE:
+                    return
+            else:
+                await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
+
+    def _is_over(self, member: Member, receiving: "asyncio.Task[None]", lost: "asyncio.Task[None]") -> bool:
         for each in (receiving, self.feeding):
             if each.done() and (each.cancelled() or each.exception() is not None):
                 return True
+        if not member.hears:
+            return self.feeding.done() or lost.done()
+        if not member.takes:
+            return receiving.done()
         if self.eof == "close":
             return receiving.done() or self.feeding.done()
         return receiving.done() and (self.feeding.done() or lost.done() or self.terminal.is_interactive)
@@ -176,7 +207,7 @@ class Piping:
             self.feeding.exception()
 
 
-async def _lost(stream: Stream | Channel[bytes]) -> None:
+async def _lost(stream: Peer) -> None:
     await stream.wait_closed()
 
 
@@ -187,20 +218,37 @@ async def run_connect(
     timeout: float | None = 10.0,
     source: str | None = None,
     proxy: Sequence[str] | str | None = None,
+    interface: str | None = None,
+    broadcast: bool = False,
     eof: EndOfInput = "keep",
     hex: bool = False,
     verbose: bool = False,
     resolver: Resolver | None = None,
 ) -> None:
-    """Connect, and be a terminal until both directions are over."""
-    stream: Stream | Channel[bytes] = await connect(
-        address, tls=tls, timeout=timeout, source=source, proxy=proxy, resolver=resolver
-    )
-    piping = Piping(Terminal(), eof, hex)
+    """Connect, and be a terminal until both directions are over.
+
+    :param interface: through which packets for a multicast group leave.
+    :param broadcast: let packets go to a broadcast address."""
+    address = Address.parse(address)
+    if address.scheme == "packet":
+        raise ConfigurationError(f"nobody in particular is at {address}; hear it with: portico listen {address}")
+    connecting = connect(address, tls=tls, timeout=timeout, source=source, proxy=proxy, resolver=resolver)
+    if broadcast and address.scheme != "udp":
+        raise ConfigurationError(f"--broadcast is for UDP, not for {address}")
+    if interface is not None and not is_group(address):
+        raise ConfigurationError(f"--interface is for multicast groups, and {address} is none")
+    stream: Peer
+    if broadcast or is_group(address):
+        if proxy is not None:
+            raise ConfigurationError(f"no proxy carries packets for many: {address}")
+        stream = await speak(address, source, interface, broadcast=broadcast)
+    else:
+        stream = await connecting
+    piping = Piping(Terminal(), eof, hex, names=isinstance(stream, Crowd))
     try:
         if verbose:
-            note(f"connected to {stream.remote_address} from {stream.local_address}{_secured(stream)}")
-        await piping.serve(stream)
+            note(_told(stream))
+        await piping.serve(stream, hears=stream.scheme != "fifo")
     except BaseException:
         stream.abort()
         raise
@@ -208,93 +256,13 @@ async def run_connect(
         await piping.end()
 
 
-def _secured(stream: Stream | Channel[bytes]) -> str:
+def _told(stream: Peer) -> str:
+    if isinstance(stream, Crowd):
+        return f"sending to {stream.to} from {stream.local_address}"
+    return f"connected to {stream.remote_address} from {stream.local_address}{secured(stream)}"
+
+
+def secured(stream: Stream | Channel[bytes]) -> str:
+    """Return what TLS it speaks, to be put behind its addresses."""
     info = stream.tls
     return "" if info is None else f", {info.version} {info.cipher}"
-
-
-async def run_listen(
-    address: Address | str,
-    *,
-    tls: TLS | None = None,
-    eof: EndOfInput = "keep",
-    hex: bool = False,
-    keep_open: bool = False,
-    timeout: float | None = None,
-    verbose: bool = False,
-) -> None:
-    """Listen, and be a terminal for the first connection, or for all of them with `keep_open`."""
-    listening = Listening(Piping(Terminal(), eof, hex, names=keep_open), keep_open, verbose)
-    limits = Limits(idle_timeout=None, send_timeout=SLOW_PEER if keep_open else None, trust_loopback=True)
-    try:
-        service = Service(limits=limits).listen(address, listening.handle, tls=tls)
-        async with serve(service) as server:
-            for line in banner_text(server.addresses).splitlines():
-                note(line)
-            listening.stop = server.close
-            try:
-                async with asyncio.timeout(timeout) as deadline:
-                    await listening.first
-                    deadline.reschedule(None)
-                    await listening.over
-            except TimeoutError:
-                raise Stop(f"nobody connected within {timeout:g} s", hint="give it more --timeout") from None
-    finally:
-        await listening.piping.end()
-
-
-class Listening:
-    """What becomes of the connections that come in."""
-
-    def __init__(self, piping: Piping, keep_open: bool, verbose: bool) -> None:
-        self.piping, self.keep_open, self.verbose = piping, keep_open, verbose
-        loop = asyncio.get_running_loop()
-        self.first: asyncio.Future[None] = loop.create_future()
-        self.over: asyncio.Future[None] = loop.create_future()
-        self.stop: Any = None
-        if keep_open:
-            piping.feeding.add_done_callback(self._input_over)
-
-    def _input_over(self, feeding: "asyncio.Task[None]") -> None:
-        """The end of input ends all with `--eof close`; an error of it ends all in any case."""
-        if feeding.cancelled() or self.over.done():
-            return
-        error = feeding.exception()
-        if error is not None:
-            self.over.set_exception(error)
-        elif self.piping.eof == "close" and not self.piping.members:
-            self.over.set_result(None)
-
-    async def handle(self, stream: Stream | Channel[bytes]) -> None:
-        """Serve one connection; without `keep_open` the first ends the program, and others are turned away."""
-        if self.first.done() and not self.keep_open:
-            stream.abort()
-            return
-        if not self.first.done():
-            self.first.set_result(None)
-        try:
-            if not self.keep_open:
-                self.stop()
-            if self.verbose:
-                note(f"connection from {stream.remote_address}{_secured(stream)}")
-            await self.piping.serve(stream)
-        except asyncio.CancelledError:
-            stream.abort()
-            raise
-        except Exception as error:
-            self._failed(stream, error)
-        else:
-            self._ended()
-
-    def _failed(self, stream: Stream | Channel[bytes], error: Exception) -> None:
-        stream.abort()
-        if self.keep_open and isinstance(error, PorticoError):
-            note(f"{stream.remote_address}: {failure(error)[0]}")
-            self._ended()
-        elif not self.over.done():
-            self.over.set_exception(error)
-
-    def _ended(self) -> None:
-        finished = self.piping.eof == "close" and self.piping.feeding.done() and not self.piping.members
-        if (finished or not self.keep_open) and not self.over.done():
-            self.over.set_result(None)

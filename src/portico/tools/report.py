@@ -90,6 +90,10 @@ def hint_for(error: BaseException) -> str:
         if any(isinstance(each.error, TLSError) for each in error.attempts):
             return ""  # its text has one already
         last = error.attempts[-1].error if error.attempts else None
+        if getattr(last, "errno", None) == errno.EACCES and str(error.address).startswith("udp:"):
+            return "a broadcast address needs --broadcast"
+        if isinstance(last, TimeoutError) and str(error.address).startswith("fifo:"):
+            return "nobody reads from it"
         return hint_for(last) if last is not None else TIMED_OUT
     if isinstance(error, ResolveError):
         if error.code == socket.EAI_AGAIN:

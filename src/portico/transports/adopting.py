@@ -35,9 +35,9 @@ async def adopt(
 ) -> Any:
     """Take over a connected socket, a bound datagram socket, a pipe, FIFO or character device, by object or descriptor.
 
-    A stream becomes a Stream, or with `codec` a Channel; a socket that keeps packets apart a Channel (without a codec of
-    bytes, one a packet) where it is connected, else Datagrams. It belongs to the result from here on, and does not block;
-    after an error it is the caller's still.
+    A stream becomes a Stream, or with `codec` a Channel; a socket that keeps packets apart a Channel (without a codec
+    of bytes, one a packet) where it is connected, else Datagrams. It belongs to the result from here on, and does not
+    block; after an error it is the caller's still.
 
     :param settings: limits of the connection; default: those of `portico.connect`, or of `portico.datagrams`.
     :raises UnsupportedError: a descriptor of another kind, such as a regular file

@@ -47,7 +47,8 @@ class DatagramsStats:
     dropped: int
     """Packets that were received and found the queue full (`when_full`)."""
     dropped_by_kernel: int
-    """Packets that found the kernel's receive buffer full (SO_RXQ_OVFL, SO_MEMINFO); 0 where that is not told."""
+    """Packets that found the kernel's receive buffer full (SO_RXQ_OVFL, SO_MEMINFO); 0 where that is not told. Packets
+    that the kernel had joined (GRO) count as one."""
     failed: int
     """Packets that the kernel refused to send or the network reported as not delivered (ICMP)."""
 
@@ -121,8 +122,8 @@ class Datagrams(DatagramsBase, ConnectionFace):
         return super().remote_address
 
     async def detach(self) -> tuple[socket.socket, bytes]:
-        """Give up the socket once all that was sent has left: return it, not blocking, with `b""`. This object is closed
-        then, and the socket the caller's.
+        """Give up the socket once all that was sent has left: return it, not blocking, with `b""`. This object is
+        closed then, and the socket the caller's.
 
         :raises BusyError: a task is receiving, or packets wait to be taken
         :raises ClosedError: the socket is closed"""
@@ -240,8 +241,8 @@ def datagrams(
     :param options: socket options by name, set before binding.
     :param max_packets: packets that may wait to be received (4096), and
     :param read_buffer: bytes that they may take (4 MiB), before `when_full` says what to do:
-    :param when_full: `pause` leaves further ones to the kernel's buffer, which drops and counts those that find it full;
-        `drop-new` and `drop-old` drop the newest or the oldest here, and count it in `stats.dropped`.
+    :param when_full: `pause` leaves further ones to the kernel's buffer, which drops and counts those that find it
+        full; `drop-new` and `drop-old` drop the newest or the oldest here, and count it in `stats.dropped`.
     :param packet_info: have the kernel tell where each packet came to, and through which interface (IP_PKTINFO).
     :param ttl: have it tell the TTL or hop limit.
     :param timestamps: have it tell the time of receipt (SO_TIMESTAMPNS).
@@ -260,7 +261,7 @@ def datagrams(
     where = Address.parse(address)
     if SCHEMES[where.scheme].kind != "datagram":
         raise ConfigurationError(
-            f"{where} is no address of packets; known are udp, unixgram, raw and packet (connect and serve take the others)"
+            f"{where} is no address of packets: udp, unixgram, raw, packet (connect and serve take the others)"
         )
     if when_full not in ("pause", "drop-new", "drop-old"):
         raise ConfigurationError(f"when_full must be 'pause', 'drop-new' or 'drop-old', not {when_full!r}")
@@ -296,7 +297,6 @@ def opened(
     max_packets: int = MAX_PACKETS,
     when_full: WhenFull = "pause",
     *,
-    is_connected: bool = False,
     max_fds: int = 16,
     file: SocketFile | None = None,
     owner: Callable[[Any], object] | None = None,
@@ -304,7 +304,7 @@ def opened(
 ) -> Datagrams:
     """Return Datagrams upon a socket that is bound already."""
     names = SocketNames(scheme, sock)
-    port = port_of(hub_of(asyncio.get_running_loop()), sock, names, is_connected=is_connected, max_fds=max_fds)
+    port = port_of(hub_of(asyncio.get_running_loop()), sock, names, is_connected=False, max_fds=max_fds)
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         port.answers_from_source = names.bound().is_wildcard
     port.coalesces = scheme == "udp"

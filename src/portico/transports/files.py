@@ -1,6 +1,7 @@
 """FIFOs and character devices as wires: what can be waited for as a socket can."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import stat
@@ -55,8 +56,10 @@ def file_wire(hub: Hub, fd: int, name: object) -> _core.Wire:
     if not _can_wait(fd):
         raise UnsupportedError(f"{name} is a device that cannot be waited for (epoll(7)): open it as a file")
     os.set_blocking(fd, False)
-    one_way = stat.S_ISFIFO(kind) or _access(fd) != os.O_RDWR
-    return _core.SocketWire(hub, fd, None, is_file=True, can_half_close=one_way)
+    access = _access(fd)
+    one_way = stat.S_ISFIFO(kind) or access != os.O_RDWR
+    only_writes = access == os.O_WRONLY
+    return _core.SocketWire(hub, fd, None, is_file=True, can_half_close=one_way, only_writes=only_writes)
 
 
 def _access(fd: int) -> int:
@@ -92,7 +95,8 @@ def stream_of(fd: int, address: Address, settings: Settings | None = None) -> St
 async def open_fifo(path: str, mode: Literal["r", "w"] = "r", *, create: bool = False) -> Stream:
     """Open a FIFO (fifo(7)) as a Stream: "r" to receive, "w" to send, which waits until somebody reads.
 
-    The end of a reader's stream comes when the last writer has closed it. `create` makes the FIFO where there is none.
+    The end of a reader's stream comes when the last writer has closed its own, which `send_eof` does, too. `create`
+    makes the FIFO where there is none.
 
     :raises ConfigurationError: another mode, or the path is no FIFO
     :raises OSError: as open(2) has it, such as FileNotFoundError"""
@@ -100,10 +104,8 @@ async def open_fifo(path: str, mode: Literal["r", "w"] = "r", *, create: bool = 
         raise ConfigurationError(f"a FIFO is opened with mode 'r' or 'w', not {mode!r}")
     address = Address("fifo", path=path)
     if create:
-        try:
+        with contextlib.suppress(FileExistsError):
             os.mkfifo(path)
-        except FileExistsError:
-            pass
     if not stat.S_ISFIFO(os.stat(path).st_mode):
         raise ConfigurationError(f"{path} is no FIFO")
     hub = hub_of(asyncio.get_running_loop())

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import os
+import select
 import socket
 import stat
 import struct
@@ -29,8 +30,17 @@ SAME_PORT_ATTEMPTS = 10
 
 SO_ATTACH_FILTER = 26
 """Of Linux: a program of the classic Berkeley packet filter decides what reaches a socket (socket(7))."""
-DROP_ALL = array.array("B", struct.pack("=HBBI", 0x06, 0, 0, 0))
-"""One instruction of it: return 0 bytes of the packet."""
+DROP_NEW = struct.pack(
+    "=" + "HBBI" * 5,
+    *(0x30, 0, 0, 13),  # load the byte of the TCP header that has its flags (RFC 9293 section 3.1)
+    *(0x54, 0, 0, 0x12),  # of them SYN and ACK
+    *(0x15, 0, 1, 0x02),  # a SYN alone:
+    *(0x06, 0, 0, 0),  # drop it;
+    *(0x06, 0, 0, 0xFFFF),  # what belongs to a handshake that has begun may come
+)
+"""A program for that: nobody new gets an answer."""
+HANDSHAKE = 2
+"""Milliseconds that closing leaves to handshakes whose answer is under way; on loopback that is ample."""
 
 
 class SocketFile:
@@ -93,10 +103,21 @@ class ListeningSocket:
         if self._acceptor is None:
             return
         self._file.remove()
-        if sys.platform == "linux" and self.socket.family in (socket.AF_INET, socket.AF_INET6):
-            program, length = DROP_ALL.buffer_info()[0], 1
+        filtered = sys.platform == "linux" and self.socket.family in (socket.AF_INET, socket.AF_INET6)
+        if filtered:
+            program = array.array("B", DROP_NEW)
             with contextlib.suppress(OSError):
-                self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", length, program))
+                self.socket.setsockopt(
+                    socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 5, program.buffer_info()[0])
+                )
+        self._accept_all(accepted, enough)
+        if filtered and not enough():
+            poll = select.poll()
+            poll.register(self.socket, select.POLLIN)
+            while poll.poll(HANDSHAKE) and not enough():
+                self._accept_all(accepted, enough)
+
+    def _accept_all(self, accepted: Callable[[int, bytes], object], enough: Callable[[], bool]) -> None:
         while not enough():
             try:
                 connected, peer = self.socket.accept()

@@ -17,7 +17,7 @@ from portico.transports.sockaddr import from_kernel, packed_sockaddr
 from portico.transports.wires import unsupported_family
 
 MAX_UDP: Final = {socket.AF_INET: 65_507, socket.AF_INET6: 65_527}
-"""Payload of the largest UDP packet: 65,535 less the headers of UDP (8), and of IPv4 (20); IPv6 does not count its own."""
+"""Payload of the largest UDP packet: 65,535 less the headers of UDP (8) and IPv4 (20); IPv6 does not count its own."""
 
 # linux/in.h, linux/in6.h, linux/udp.h and asm-generic/socket.h: what every packet is asked to tell, where it is known.
 _TELLING: Final = {
@@ -175,6 +175,7 @@ def largest(sock: socket.socket) -> int:
 def record_wire(hub: Hub, sock: socket.socket, scheme: str, max_fds: int = 0) -> _core.PortWire:
     """Return the wire of a connected socket that keeps packets apart."""
     port = port_of(hub, sock, SocketNames(scheme, sock), is_connected=True, max_fds=max_fds)
+    port.coalesces = scheme == "udp"
     return _core.PortWire(port, largest(sock))
 
 

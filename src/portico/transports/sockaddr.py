@@ -17,7 +17,7 @@ _AF_VSOCK: Final = getattr(socket, "AF_VSOCK", -1)
 
 
 def packed_sockaddr(family: int, address: Any) -> bytes:
-    """Return the struct sockaddr (as Linux has it) of Python's `address`; an unnamed Unix socket's has the family alone."""
+    """Return the struct sockaddr (as Linux has it) of Python's `address`; an unnamed Unix one is the family alone."""
     if family == socket.AF_INET and isinstance(address, tuple):
         return _IN.pack(family, address[1].to_bytes(2, "big"), socket.inet_pton(family, address[0])) + bytes(8)
     if family == socket.AF_INET6 and isinstance(address, tuple):
