@@ -2,14 +2,15 @@
 
 The house, from the ground up; a room imports only rooms above it in this list:
 
-    errors, address, options, interfaces, clock     names: what everything else speaks about
-    _core        the native engine: hub, task driver, wires, codecs, connections (imports errors only)
+    errors, schemes, address, options, interfaces, clock     names: what everything else speaks about
+    _core        the native engine: hub, task driver, wires, packet ports, codecs, connections (imports errors only)
     codecs       messages in bytes, no I/O
     protocols    what is said beside the messages, such as the PROXY header, no I/O
-    transports   sockets of the operating system: resolve, dial, listen, TLS, Unix, memory
-    client       connect, retry, reconnect
+    transports   sockets of the operating system: resolve, dial, listen, TLS, packets, ancillary data, readiness
+    client       connect, retry, reconnect, proxies
     server       Service, limits, drain, groups
     blocking     the same for threads and the interactive prompt (imported on request)
+    discovery    announcing and finding servers on the local network (imported on request)
     tools        the command `portico`
 
 Every public name is exported here.

@@ -124,10 +124,15 @@ def test_random_packets_cost_themselves_alone(
     run(wire, lambda: conversation(place.format(dir=directory), codec, message, sent))
 
 
+def fits(sizes: list[int]) -> bool:
+    """Whether the kernel's receive buffer holds them all: nothing makes a sender wait."""
+    return sum(sizes) <= 66_000
+
+
 @pytest.mark.parametrize("place", PLACES)
 @settings(max_examples=25, deadline=None, suppress_health_check=QUIET)
 @given(
-    sizes=st.lists(st.integers(0, 3000) | st.sampled_from([0, 1, 9000, 65_000]), max_size=8),
+    sizes=st.lists(st.integers(0, 3000) | st.sampled_from([0, 1, 9000, 65_000]), max_size=8).filter(fits),
     ways=st.lists(st.sampled_from(["go on", "flush", "await", "turn"]), min_size=1),
 )
 def test_random_packets_arrive_as_they_were_sent(

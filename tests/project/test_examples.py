@@ -1,7 +1,9 @@
 """What the README, the guide and the examples print is what runs."""
 
+import ast
 import asyncio
 import contextlib
+import inspect
 import re
 import runpy
 import select
@@ -9,13 +11,20 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
+import portico
+from portico import blocking
+
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "docs/guide.md"]
+AT_THE_PROMPT = ["docs/packets.md", "docs/proxies.md", "docs/blocking.md", "docs/discovery.md"]
+"""Pages whose blocks go on from one another, as typed at the prompt of `python -m asyncio`."""
 
 
 def blocks(page: str) -> list[str]:
@@ -32,6 +41,25 @@ def test_every_block_of_python_compiles(page: str) -> None:
     assert blocks(page)
     for each in blocks(page):
         compile(each, page, "exec")
+
+
+@pytest.mark.parametrize("page", AT_THE_PROMPT)
+def test_the_blocks_of_a_page_print_what_they_say(
+    page: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    promised: list[str] = []
+    assert blocks(page)
+    with asyncio.Runner() as runner:
+        for each in blocks(page):
+            code = compile(each, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            result = types.FunctionType(code, namespace)()
+            if code.co_flags & inspect.CO_COROUTINE:
+                runner.run(asyncio.wait_for(result, 30))
+            promised += re.findall(r"print\(.*\)  # (.*)$", each, re.MULTILINE)
+    blocking.shutdown()
+    assert capsys.readouterr().out.splitlines() == promised
 
 
 def free_port() -> int:
@@ -75,6 +103,23 @@ def test_the_readme_server_lets_a_tcp_and_a_unix_client_talk(tmp_path: Path) -> 
             assert heard.readline() == f"tcp://127.0.0.1:{tcp.getsockname()[1]}: hello\n"
 
 
+def test_the_readme_handler_answers_over_tcp_and_udp(tmp_path: Path) -> None:
+    port = free_port()
+    code = block("README.md", "udp://127.0.0.1:9000").replace("9000", str(port)).replace("timeout=5", "timeout=0.2")
+    with (
+        running(code, tmp_path, 2),
+        socket.create_connection(("127.0.0.1", port), 10) as tcp,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+    ):
+        tcp.sendall(b"hello\n")
+        with tcp.makefile() as answers:
+            assert answers.readline() == "HELLO\n"
+        udp.settimeout(10)
+        udp.connect(("127.0.0.1", port))
+        udp.send(b"hello")
+        assert udp.recv(100) == b"HELLO\n"
+
+
 def test_the_readme_client_says_hello(tmp_path: Path) -> None:
     port = free_port()
     code = block("README.md", "print(await channel.recv())").replace("9000", str(port))
@@ -99,7 +144,6 @@ def test_the_readme_test_passes() -> None:
 def test_the_guides_codec_works_on_a_connection() -> None:
     namespace: dict[str, object] = {}
     exec(block("docs/guide.md", "class Pairs"), namespace)
-    import portico
 
     async def echo(channel: portico.Channel[tuple[str, str]]) -> None:
         async for pair in channel:
@@ -113,6 +157,36 @@ def test_the_guides_codec_works_on_a_connection() -> None:
                 return await channel.recv()
 
     assert asyncio.run(main()) == ("key", "value")
+
+
+def test_the_guides_functions_do_what_it_says() -> None:
+    printed: list[tuple[object, ...]] = []
+    namespace: dict[str, Any] = {"portico": portico, "print": lambda *words: printed.append(words)}
+    for marker in ("def tune", "def watch"):
+        exec(block("docs/guide.md", marker), namespace)
+
+    async def greet(channel: portico.Channel[str]) -> None:
+        await channel.send("a line")
+        await channel.wait_closed()
+
+    async def main() -> None:
+        async with portico.serve(greet, "tcp://127.0.0.1:0", codec=portico.Lines()) as server:
+            follow = block("docs/guide.md", "def follow").replace("tcp://localhost:9000", str(server.address))
+            exec(follow, namespace)
+            following = asyncio.create_task(namespace["follow"]())
+            async with portico.connect(server.address) as stream, portico.datagrams("udp://127.0.0.1:0") as packets:
+                await namespace["tune"](stream)
+                assert printed[-1][0] == stream.options.receive_buffer
+                await packets.send(b"a packet", to=packets.local_address)
+                while ("the packets", b"a packet") not in printed:
+                    await namespace["watch"](stream, packets)
+            while ("a line",) not in printed:
+                await asyncio.sleep(0.01)
+            following.cancel()
+            await asyncio.wait([following])
+            await server.abort()
+
+    asyncio.run(main())
 
 
 def test_the_guides_threaded_service_shouts(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import portico
 from portico.errors import ConfigurationError
 
 from .packet_kit import UDP, Peer, counting, peer_of, peers_of
-from .support import EVERYWHERE, Certificates, certificates, clients, echo, scenario, until, wait_for_end
+from .support import EVERYWHERE, Certificates, certificates, clients, echo, scenario, until
 
 __all__ = ["certificates"]
 
@@ -337,8 +337,11 @@ async def test_a_drain_tells_the_handlers_of_peers_and_what_they_say_then_arrive
 
 @scenario(on=EVERYWHERE)
 async def test_a_drain_that_takes_too_long_aborts_peers_as_abort_does_at_once() -> None:
+    async def handler(channel: Any) -> None:
+        await asyncio.Event().wait()
+
     for end in ("drain", "abort"):
-        server = await portico.serve(wait_for_end, UDP)
+        server = await portico.serve(handler, UDP)
         async with peers_of(server.address, 3) as peers:
             for each in peers:
                 each.send(b"hello")
@@ -418,3 +421,30 @@ async def test_tcp_beside_packets_still_waits_for_its_end() -> None:
         async with peers_of(udp) as (peer,), clients(tcp) as (client,):
             assert await peer.ask(b"x") == await client.ask(b"x") == b"x"
             assert server.stats.open == 2
+
+
+@scenario(EVERYWHERE)
+async def test_a_drain_lets_peers_finish_and_waits_for_nobody_who_is_silent() -> None:
+    answered = asyncio.Event()
+
+    async def handler(channel: portico.Channel[str]) -> None:
+        async for line in channel:
+            await answered.wait()
+            await channel.send(line.upper())
+
+    server = await portico.serve(handler, "udp://127.0.0.1:0", codec=portico.Lines())
+    async with (
+        portico.connect(server.address, codec=portico.Lines()) as silent,
+        portico.connect(server.address, codec=portico.Lines()) as asking,
+    ):
+        await silent.send("hello")
+        await asking.send("first")
+        await asking.send("second")
+        await until(lambda: server.stats.messages_received == 3)
+        draining = asyncio.ensure_future(server.drain(10))
+        await until(lambda: bool(server.draining))
+        answered.set()
+        assert [await asking.recv(), await asking.recv()] == ["FIRST", "SECOND"]
+        async with asyncio.timeout(5):
+            await draining
+    assert server.stats.aborted == 0

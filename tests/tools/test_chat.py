@@ -1,6 +1,7 @@
 """The room without its programs: what of a line reaches other people's terminals, who is in it, what bots count."""
 
 import asyncio
+import re
 
 import pytest
 
@@ -120,7 +121,6 @@ def test_what_a_bot_has_missed_is_not_waited_for_once_more_of_the_same_sender_ha
         room = other.channel(Chat.codec())
         for text in ("bot 1 0 0.0", "bot 1 3 0.0", "bot 1 2 0.0", "bot 1 end 5"):
             await room.send(f"guest-2: {text}")
-        bot.sent = bot.spoken = 0
         speaker = _bot(1, "tcp")
         speaker.sent, speaker.spoken = 5, 6
         async with asyncio.timeout(10):
@@ -131,3 +131,21 @@ def test_what_a_bot_has_missed_is_not_waited_for_once_more_of_the_same_sender_ha
             each.abort()
 
     asyncio.run(main())
+
+
+def test_what_the_kernel_drops_is_lost_and_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bots by UDP with a receive buffer of a packet or two, who all speak at once."""
+
+    async def no_waiting(self: bots.Window) -> None: ...
+
+    monkeypatch.setitem(bots.MORE, "udp", {"options": {"receive_buffer": 1}})
+    monkeypatch.setattr(bots.Window, "room", no_waiting)
+    monkeypatch.setattr(bots, "PATIENCE", 0.5)
+    assert not asyncio.run(bots.run_bots(60, 0.0, "room"))
+    shown = capsys.readouterr().out
+    assert re.search(r"^\d+ messages were lost$", shown, re.M), shown
+    assert re.search(r"^\d+ UDP packets came faster than they were read, and the kernel dropped them$", shown, re.M)
+    for door in ("tcp", "tls", "unix"):
+        assert re.search(rf"^ {door} +15 +15 +885 +885 +0 ", shown, re.M), shown

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from namespaces import machines
+from namespaces import Machine, machines, two_machines
 from peers import need_program
 
 from tools.command import PORTICO, Process, port_of, portico, started, started_portico
@@ -293,16 +293,33 @@ def test_those_in_a_group_are_heard_when_they_answer_for_themselves() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"who is there\n", b"")
 
 
-def test_ipv6_groups() -> None:
-    port = free_port()
-    where = f"udp://[ff02::4242%lo]:{port}"
-    with machines(1) as [machine]:
-        words = machine.inside(*PORTICO, "listen", where)
-        with started(*words, stdin=subprocess.DEVNULL) as here:
+def wait_for_link(machine: Machine) -> None:
+    """Wait until its interface has the address that is its own by itself."""
+    asked = machine.inside("ip", "-6", "-o", "address", "show", "dev", "eth7", "scope", "link")
+    deadline = time.monotonic() + 10
+    while not subprocess.run(asked, check=True, capture_output=True).stdout:
+        assert time.monotonic() < deadline, f"{machine.name} has no link-local address"
+        time.sleep(0.05)
+
+
+def test_ipv6_groups_on_a_network() -> None:
+    where = f"udp://[ff02::4242%eth7]:{free_port()}"
+    with two_machines() as (one, other):
+        wait_for_link(one)
+        wait_for_link(other)
+        with started(*one.inside(*PORTICO, "listen", where), stdin=subprocess.DEVNULL) as here:
             here.stderr.wait_for("hears what is sent to the group")
-            with started(*machine.inside(*PORTICO, "connect", where)) as other:
-                other.write(b"six\n")
+            with started(*other.inside(*PORTICO, "connect", where)) as there:
+                there.write(b"six\n")
                 here.stdout.wait_for("six")
+
+
+def test_a_group_that_no_way_leads_to_is_an_error_in_one_line() -> None:
+    with machines(1) as [machine], started(*machine.inside(*PORTICO, "connect", f"udp://{GROUP}:9")) as here:
+        here.write(b"there is no way\n")
+        assert here.wait() == 1
+        said = here.stderr.all()
+        assert said.count(b"\n") == 1 and b"network is unreachable" in said
 
 
 def test_broadcast_is_sent_when_it_is_asked_for() -> None:
@@ -326,13 +343,7 @@ def test_broadcast_is_sent_when_it_is_asked_for() -> None:
 # what needs privileges
 
 
-def need_root() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("raw sockets need root")
-
-
 def test_frames_are_shown_as_they_pass() -> None:
-    need_root()
     with machines(1) as [machine]:
         with started(*machine.inside(*PORTICO, "listen", "packet://lo", "--hex")) as here:
             here.stderr.wait_for("listening on packet://lo  hears every frame, in and out")
@@ -344,7 +355,6 @@ def test_frames_are_shown_as_they_pass() -> None:
 
 
 def test_raw_packets_are_sent_and_heard() -> None:
-    need_root()
     experiment = "253"  # RFC 3692: for experiments
     with machines(1) as [machine]:
         with started(*machine.inside(*PORTICO, "listen", f"raw://127.0.0.1:{experiment}", "--hex")) as here:
@@ -358,7 +368,8 @@ def test_raw_packets_are_sent_and_heard() -> None:
     "words", [("listen", "packet://lo"), ("listen", "raw://*:icmp"), ("connect", "raw://[::1]:58")]
 )
 def test_a_missing_privilege_is_one_line(words: tuple[str, ...]) -> None:
-    need_root()
+    if os.geteuid() != 0:
+        pytest.skip("only root can give privileges up")
     as_nobody = ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
     need_program(as_nobody[0])
     with started(*as_nobody, *PORTICO, *words, stdin=subprocess.DEVNULL) as here:

@@ -125,6 +125,8 @@ async def test_tls_with_the_proxy_and_through_it(authority: trustme.CA, to_proxy
             assert channel.local_address.scheme == scheme
             if to_target:
                 assert channel.tls is not None and channel.tls.server_name == "far.test"
+            else:
+                assert channel.tls is None  # that of the proxy ends there
 
 
 @on_both_loops

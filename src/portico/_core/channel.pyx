@@ -330,6 +330,12 @@ cdef class ChannelBase(Connection):
         batches.channel = self
         return batches
 
+    def end_receiving(self):
+        """Take in no more: what waits can be received, then comes the end, and sending goes on."""
+        if self.read_state == OPEN and not self.lost:
+            self.wire.pause()
+            self.stop_reading(ENDED)
+
     # sending
 
     def send(self, message):

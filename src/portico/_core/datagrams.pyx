@@ -7,7 +7,7 @@ from libc.string cimport memcpy
 
 from .channel cimport ChannelBase
 from .codec cimport Payload, Records, open_bytes, release
-from .connection cimport ENDED, OPEN, Connection, Recv
+from .connection cimport OPEN, Connection, Recv
 from .hub cimport portico_monotonic
 from .packets cimport Endpoint, PortWire, make_packet, origin_of
 from .ring cimport ring_pop
@@ -75,12 +75,6 @@ cdef class DatagramsBase(ChannelBase):
                 and (self.messages.count >= self.most_packets or self.queued_size > self.settings.read_limit):
             self.pause_reading()
         return 0
-
-    def end_receiving(self):
-        """Take in no more packets; those that wait can be received, and sending goes on."""
-        if self.read_state == OPEN and not self.lost:
-            self.wire.pause()
-            self.stop_reading(ENDED)
 
     cdef int drop_first(self) except -1:
         slot = ring_pop(&self.messages)

@@ -74,6 +74,9 @@ class ListenerBase:
         """Let nobody in any more; connections stay."""
         raise NotImplementedError
 
+    def drain(self) -> None:
+        """Let handlers come to an end that nothing else would bring there."""
+
     def stop_threads(self) -> None:
         """Let the threads of plain handlers end when there is nothing more to do."""
         if isinstance(self._serve, ThreadedHandler):

@@ -110,6 +110,12 @@ class PacketListener(ListenerBase):
         self.stop_threads()
         self._close_sockets()
 
+    def drain(self) -> None:
+        """Let no peer send more: nobody tells when one has ended, so its handler would wait for ever."""
+        for session in self.sessions:
+            if isinstance(session.connection, Channel):
+                session.connection.end_receiving()
+
     def _close_sockets(self) -> None:
         """Close the sockets as soon as nobody needs them."""
         if self._closed and not self.sessions:

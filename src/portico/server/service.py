@@ -193,9 +193,12 @@ class Server:
     async def drain(self, timeout: float | None = None) -> None:
         """Stop listening, tell the handlers (`connection.draining`), wait up to `timeout` seconds (default: the
         service's `drain_timeout`) for them to end, then abort what is left. Connections whose handler has ended may
-        still send what it left behind, within `close_timeout`."""
+        still send what it left behind, within `close_timeout`. Peers of packets, whose end nobody tells, are received
+        from no more: their handlers get what has come, and then the end."""
         self.close()
         self.draining.set()
+        for listener in self.listeners:
+            listener.drain()
         timeout = self.service.drain_timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(timeout):

@@ -197,7 +197,11 @@ def demo(
 
 Where = Annotated[
     str,
-    typer.Argument(metavar="ADDRESS", help="Such as localhost:80, tls://host:443, udp://host:53, unix:/run/x.sock."),
+    typer.Argument(
+        metavar="ADDRESS",
+        help="Such as localhost:80, tls://host:443, udp://host:53, unix:/run/x.sock; likewise unixgram:, "
+        "unixpacket:, vsock://, raw://, packet://, fifo: and device:.",
+    ),
 ]
 Eof = Annotated[
     EndOfInput,
@@ -220,7 +224,7 @@ Interface = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Interface to reach or join a multicast group by; default: as the kernel routes it.",
+        help="Interface of a multicast group; default: as the kernel routes it.",
         rich_help_panel="Connection",
     ),
 ]
@@ -248,13 +252,16 @@ Key = Annotated[
         "the program ends when the peer has ended its side, too; what is left of the input is still sent when the "
         "peer ends first, unless it is typed. That is what nc -N does. With [bold]--eof close[/bold] the end of "
         "either direction ends all.",
-        "Over UDP and Unix datagram each line that is typed is a packet, and of other input up to 8 KiB; as nobody can "
-        "tell an end there, it ends a second after the last packet once the input is over.",
+        "Where packets are carried each line that is typed is one, and of other input up to 8 KiB. Over UDP and Unix "
+        "datagram nobody can tell an end: it ends a second after the last packet once the input is over. Of a "
+        "multicast group, or with [bold]--broadcast[/bold] a whole network, whoever answers is heard.",
         examples=[
             "portico connect localhost:9000",
             "portico connect tls://example.org:443 --hex",
             "portico connect unix:/run/x.sock < request > answer",
             "portico connect udp://localhost:5353",
+            "portico connect udp://239.1.2.3:5000 --interface eth0",
+            "portico connect device:/dev/ttyS0",
             "portico connect tls://example.org:443 --proxy socks5h://localhost:1080",
         ],
     ),
@@ -291,7 +298,7 @@ def connect(
         typer.Option(
             "--broadcast",
             metavar="",
-            help="Let it be a broadcast address; whoever answers is heard.",
+            help="Let ADDRESS be a broadcast address.",
             rich_help_panel="Connection",
         ),
     ] = False,
@@ -350,12 +357,16 @@ def connect(
         "Where it listens is told on stderr; port 0 takes a free one. TLS without [bold]--cert[/bold] uses a "
         "throw-away certificate and tells where it is. [bold]--eof[/bold] is as for connect. A slow peer slows "
         "down the input of all; one that takes nothing for a minute is dropped with --keep-open.",
+        "A multicast group is joined, and the input is sent to it. Raw and link-layer sockets (for root) only hear, "
+        "and a FIFO, which is made where there is none, is only read.",
         examples=[
             "portico listen 127.0.0.1:9000",
             "portico listen :9000 --keep-open < /dev/null >> log",
             "portico listen localhost:9001 --tls --hex",
             "portico listen udp://:5000 --keep-open --hex",
-            "portico listen unixpacket:/tmp/x.sock",
+            "portico listen udp://239.1.2.3:5000 --interface eth0",
+            "portico listen packet://eth0 --hex",
+            "portico listen fifo:/tmp/pipe",
         ],
     ),
 )

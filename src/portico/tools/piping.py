@@ -121,6 +121,8 @@ class Piping:
         except (ClosedError, DeliveryError) as error:
             member.error = error
             self._leave(member)
+            if isinstance(member.stream, Crowd):
+                member.stream.abort()  # it would go on hearing
             return
         if member.dump is not None:
             await self.terminal.write(member.dump.sent(data).encode())
@@ -157,6 +159,8 @@ class Piping:
         receiving = asyncio.ensure_future(self._receive(member) if hears else _lost(stream))
         try:
             await self._until_over(member, receiving, lost)
+            if member.error is not None and isinstance(stream, Crowd):
+                raise member.error
             if receiving.done():
                 receiving.result()
             if self.feeding.done():
