@@ -85,7 +85,8 @@ class Room(StrEnum):
     help=help_text(
         "Every socket behind one front door: a chat to try out, a terminal for any socket, and your own services.",
         "Addresses are written as everywhere in Portico: [bold]localhost:80[/bold], [bold]tcp://\\[::1]:80[/bold], "
-        "[bold]tls://host:443[/bold], [bold]unix:/run/x.sock[/bold], [bold]unix:@abstract[/bold].",
+        "[bold]tls://host:443[/bold], [bold]udp://host:53[/bold], [bold]unix:/run/x.sock[/bold], "
+        "[bold]unix:@abstract[/bold].",
     ),
 )
 def portico(
