@@ -53,7 +53,6 @@ from portico.errors import UnsupportedError as UnsupportedError
 from portico.errors import WouldBlock as WouldBlock
 from portico.interfaces import Pollable as Pollable
 from portico.interfaces import Resolver as Resolver
-from portico.options import OPTIONS as OPTIONS
 from portico.server.group import Group as Group
 from portico.server.group import GroupStats as GroupStats
 from portico.server.group import Membership as Membership
@@ -77,6 +76,7 @@ from portico.transports.resolve import resolve as resolve
 
 if TYPE_CHECKING:
     from portico.client.proxies import Proxy as Proxy
+    from portico.options import OPTIONS as OPTIONS
     from portico.protocols.proxy_header import ProxyHeader as ProxyHeader
     from portico.transports.adopting import adopt as adopt
     from portico.transports.adopting import socketpair as socketpair
@@ -104,6 +104,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ON_DEMAND = {
+    "OPTIONS": "portico.options",
     "BlockingDatagrams": "portico.transports.datagram_face",
     "adopt": "portico.transports.adopting",
     "datagrams": "portico.transports.datagrams",

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from portico._core import ChannelBase, Codec, Connection, Settings, StreamBase, TLSWire, Wire
 from portico.address import AF_UNIX, SCHEMES, Address
 from portico.errors import ClosedError, ConfigurationError, UnsupportedError, describe
-from portico.options import Options
 from portico.transports.credentials import Credentials
 from portico.transports.info import Info, socket_info
 from portico.transports.sockaddr import from_kernel
 
 if TYPE_CHECKING:
+    from portico.options import Options
     from portico.protocols.proxy_header import ProxyHeader
     from portico.transports.ancillary import Ancillary
     from portico.transports.datagrams import Datagrams
@@ -143,8 +143,10 @@ class ConnectionFace(Connection):
         return sock  # type: ignore[no-any-return]
 
     @property
-    def options(self) -> Options:
+    def options(self) -> "Options":
         """The live socket options, by name: `connection.options["keepalive"] = True`."""
+        from portico.options import Options
+
         return Options(lambda: self.socket)
 
     def info(self) -> Info:

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from portico._core import Hub, Wire, hub_of
 from portico.address import AF_UNIX, SCHEMES, Address
 from portico.errors import UnsupportedError
-from portico.options import set_option
 from portico.transports.files import dial_file
 from portico.transports.packets import let_tell, open_socket, record_wire
-from portico.transports.wires import loop_wire, native_wire, unsupported_family
+from portico.transports.wires import loop_wire, native_wire, set_options, unsupported_family
 
 MAX_FDS = 16
 """Descriptors that a Unix peer may pass before they are taken; more are closed on arrival."""
@@ -71,8 +70,7 @@ def _open(address: Address, source: Address | None, options: Mapping[str, object
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         elif SCHEMES[address.scheme].is_internet:
             let_tell(sock, timestamps=False, packet_info=False)
-        for name, value in (options or {}).items():
-            set_option(sock, name, value)
+        set_options(sock, options)
         if source is not None:
             if is_tcp and hasattr(socket, "IP_BIND_ADDRESS_NO_PORT") and not source.port:
                 sock.setsockopt(socket.IPPROTO_IP, socket.IP_BIND_ADDRESS_NO_PORT, 1)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from portico._core import Codec
 from portico.address import Address
 from portico.errors import BusyError, EndOfStream, MessageTooLarge, PorticoError
-from portico.options import Options
 from portico.transports.calls import Caller
 from portico.transports.connection import (
     HANDSHAKE_TIMEOUT,
@@ -26,6 +25,7 @@ from portico.transports.connection import (
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from portico.options import Options
     from portico.protocols.proxy_header import ProxyHeader
     from portico.transports.ancillary import Ancillary
     from portico.transports.datagram_face import BlockingDatagrams
@@ -142,7 +142,7 @@ class BlockingFace(Caller, Generic[C]):
         return self.connection.remote_address
 
     @property
-    def options(self) -> Options:
+    def options(self) -> "Options":
         """The live socket options, by name."""
         return self.connection.options
 

@@ -17,9 +17,8 @@ from portico import _core
 from portico._core import hub_of
 from portico.address import AF_VSOCK, SCHEMES, Address
 from portico.errors import BindError, PorticoError
-from portico.options import set_option
 from portico.transports.sockaddr import packed_sockaddr
-from portico.transports.wires import LoopAcceptor, unsupported_family
+from portico.transports.wires import LoopAcceptor, set_options, unsupported_family
 
 logger = logging.getLogger("portico.transports.listen")
 
@@ -215,8 +214,7 @@ def _bound(address: Address, numeric: Address, options: Mapping[str, object] | N
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # Linux hands it on to each accepted socket
-        for name, value in (options or {}).items():
-            set_option(sock, name, value)
+        set_options(sock, options)
         sock.bind(numeric.sockaddr if family == numeric.family else ("0.0.0.0", numeric.port or 0))
     except OSError as error:
         sock.close()
@@ -236,8 +234,7 @@ def _bound_vsock(address: Address, options: Mapping[str, object] | None) -> sock
         raise bind_error(error, address) from error
     try:
         sock.setblocking(False)
-        for name, value in (options or {}).items():
-            set_option(sock, name, value)
+        set_options(sock, options)
         sock.bind(address.sockaddr)
     except OSError as error:
         sock.close()
@@ -273,8 +270,7 @@ def _listen_unix(
     bound = False
     try:
         sock.setblocking(False)
-        for name, value in (options or {}).items():
-            set_option(sock, name, value)
+        set_options(sock, options)
         bind_unix(sock, address, mode)
         bound = True
         if owner is not None and not abstract:

@@ -12,9 +12,8 @@ from portico import _core
 from portico._core import Hub, LoopPort, PacketPort
 from portico.address import AF_UNIX, SCHEMES, Address
 from portico.errors import AddressError, PrivilegeError, UnsupportedError
-from portico.options import set_option
 from portico.transports.sockaddr import from_kernel, packed_sockaddr
-from portico.transports.wires import unsupported_family
+from portico.transports.wires import set_options, unsupported_family
 
 MAX_UDP: Final = {socket.AF_INET: 65_507, socket.AF_INET6: 65_527}
 """Payload of the largest UDP packet: 65,535 less the headers of UDP (8) and IPv4 (20); IPv6 does not count its own."""
@@ -110,8 +109,7 @@ def open_socket(address: Address, options: Mapping[str, object] | None, *, dual_
         sock.setblocking(False)
         if family == socket.AF_INET6 and kind == socket.SOCK_DGRAM:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
-        for name, value in (options or {}).items():
-            set_option(sock, name, value)
+        set_options(sock, options)
     except BaseException:
         sock.close()
         raise

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from portico import _core
 from portico._core import Hub, LoopWire, Wire
@@ -126,6 +126,18 @@ class LoopAcceptor:
                 await asyncio.sleep(0.1)
             else:
                 self._take(connected, address)
+
+
+def set_options(sock: socket.socket, options: Mapping[str, object] | None) -> None:
+    """Set socket options by name.
+
+    :raises ConfigurationError: there is no such option, or not such a value
+    :raises UnsupportedError: this platform does not have it"""
+    if options:
+        from portico.options import set_option  # the table takes a while to make, and most programs need none of it
+
+        for name, value in options.items():
+            set_option(sock, name, value)
 
 
 def unsupported_family(name: str) -> UnsupportedError:
