@@ -28,7 +28,6 @@ _TELLING: Final = {
 }
 _SO_TIMESTAMPNS: Final = 35
 _SO_RXQ_OVFL: Final = 40
-_NATIVE_KINDS: Final = (socket.SOCK_DGRAM, socket.SOCK_RAW, getattr(socket, "SOCK_SEQPACKET", 5))
 
 
 class SocketNames:
