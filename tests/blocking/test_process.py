@@ -18,6 +18,7 @@ from portico import blocking
 import portico
 import portico.transports.calls
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the background of a shell ignore it
 portico.transports.calls.LOOK = 60  # it is the signal that ends the wait, not the next look at the loop
 
 def interrupt_when_it_waits():

@@ -176,6 +176,7 @@ async def test_detaching_and_adopting_again_loses_no_byte(tcp_pair: tuple[socket
         await again.send(b"still connected")
         await again.flush()
         assert other.recv(100) == b"still connected"
+        other.close()  # so that closing waits for nothing
 
 
 @scenario(EVERYWHERE)

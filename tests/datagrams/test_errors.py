@@ -13,7 +13,9 @@ from portico.codecs import Records
 from portico.transports.connection import Channel
 from portico.transports.datagrams import Datagrams, datagrams
 from portico.transports.dial import dial
-from tests.datagrams.support import Network, closed_port, heard, in_a_namespace, udp
+from tests.datagrams.support import closed_port, heard, socket_on, udp
+from tests.namespaces import Machine, on_a_machine
+from tests.peers import need_program
 from tests.server.support import EVERYWHERE, LOOPS, NATIVE, run, scenario, until
 
 
@@ -154,7 +156,7 @@ async def report_of(packets: Datagrams, to: str) -> BaseException:
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_unreachable_networks_and_hosts_are_reported(loop: str) -> None:
-    def body(network: Network) -> None:
+    def body(here: Machine, there: Machine) -> None:
         async def main() -> None:
             async with datagrams("udp://0.0.0.0:0") as packets, datagrams("udp://[::]:0") as packets6:
                 with pytest.raises(portico.DeliveryError, match=r"203.0.113.1:9 was not delivered: network is unreach"):
@@ -162,48 +164,45 @@ def test_unreachable_networks_and_hosts_are_reported(loop: str) -> None:
                 with pytest.raises(portico.DeliveryError, match="network is unreachable"):
                     packets6.send(b"lost", to="[2001:db8::1]:9")
                 # nobody answers ARP; a router that knows no way; a host that refuses
-                network.ip("route add 198.51.100.0/24 via 10.9.0.2")
-                network.ip_there("route add unreachable 198.51.100.0/25")
-                network.ip_there("route add prohibit 198.51.100.128/25")
-                network.run_there("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+                here.ip("route add 198.51.100.0/24 via 10.99.0.2")
+                there.ip("route add unreachable 198.51.100.0/25")
+                there.ip("route add prohibit 198.51.100.128/25")
+                there.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+                here.run("sh", "-c", "echo 100 > /proc/sys/net/ipv4/neigh/eth7/retrans_time_ms")  # ARP gives up sooner
                 for to, reason in (
-                    ("10.9.0.77:9", "no route to host"),
+                    ("10.99.0.77:9", "no route to host"),
                     ("198.51.100.1:9", "no route to host"),
                     ("198.51.100.200:9", "no route to host"),
-                    ("10.9.0.2:9", "connection refused"),
+                    ("10.99.0.2:9", "connection refused"),
                 ):
                     error = await report_of(packets, to)
                     assert str(error) == f"a packet to udp://{to} was not delivered: {reason}"
                     await packets.send(b"no fault of this one", to=packets.local_address.replace(host="127.0.0.1"))
                     assert packets.failures() == []
                 before = packets.stats.failed
-                packets.send(b"lost", to="10.9.0.77:9")  # of which ARP tells only later
+                packets.send(b"lost", to="10.99.0.77:9")  # of which ARP tells only later
                 await until(lambda: packets.stats.failed > before, 10)
-                with pytest.raises(portico.DeliveryError, match=r"10.9.0.77:9 was not delivered: no route to host"):
-                    packets.send(b"lost", to="10.9.0.77:9")
+                with pytest.raises(portico.DeliveryError, match=r"10.99.0.77:9 was not delivered: no route to host"):
+                    packets.send(b"lost", to="10.99.0.77:9")
                 assert [(await packets.recv()).data for _ in range(4)] == [b"no fault of this one"] * 4
 
         run(main, loop, timeout=40)
 
-    in_a_namespace(body)
+    on_a_machine(body)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_packets_too_large_for_the_path_name_the_size_that_fits(loop: str) -> None:
-    def body(network: Network) -> None:
-        network.ip("link set here0 mtu 1400")
+    def body(here: Machine, there: Machine) -> None:
+        here.ip("link set eth7 mtu 1400")
 
         async def main() -> None:
             for host, option, fits in (
-                ("10.9.0.1", {"mtu_discover": "do"}, 1372),
+                ("10.99.0.1", {"mtu_discover": "do"}, 1372),
                 ("fd09::1", {"mtu_discover_v6": "do"}, 1352),
             ):
-                other = "10.9.0.2" if "." in host else "fd09::2"
-                with network.there():
-                    alive = socket.socket(socket.AF_INET if "." in host else socket.AF_INET6, socket.SOCK_DGRAM)
-                with alive:
-                    alive.bind((other, 0))
-                    alive.setblocking(False)
+                other = "10.99.0.2" if "." in host else "fd09::2"
+                with socket_on(there, other) as alive:
                     to = portico.Address("udp", host=other, port=alive.getsockname()[1])
                     async with datagrams(portico.Address("udp", host=host, port=0), options=option) as packets:
                         for size in (fits + 1, 9000):
@@ -222,19 +221,19 @@ def test_packets_too_large_for_the_path_name_the_size_that_fits(loop: str) -> No
 
         run(main, loop)
 
-    in_a_namespace(body)
+    on_a_machine(body)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_router_that_wants_smaller_packets_is_heard(loop: str) -> None:
     """Path MTU discovery (RFC 1191): the report may come later: then the next send to that address raises it."""
 
-    def body(network: Network) -> None:
-        network.ip("route add 198.51.100.0/24 via 10.9.0.2")
-        network.run_there("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
-        network.ip_there("link add narrow0 type veth peer name narrow1")
-        network.ip_there("link set narrow0 mtu 1000 up")
-        network.ip_there("addr add 198.51.100.1/24 dev narrow0")
+    def body(here: Machine, there: Machine) -> None:
+        here.ip("route add 198.51.100.0/24 via 10.99.0.2")
+        there.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        there.ip("link add narrow0 type veth peer name narrow1")
+        there.ip("link set narrow0 mtu 1000 up")
+        there.ip("addr add 198.51.100.1/24 dev narrow0")
 
         async def main() -> None:
             async with datagrams("udp://0.0.0.0:0", options={"mtu_discover": "do"}) as packets:
@@ -247,29 +246,19 @@ def test_a_router_that_wants_smaller_packets_is_heard(loop: str) -> None:
 
         run(main, loop)
 
-    in_a_namespace(body)
+    on_a_machine(body)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_full_interface_makes_the_sender_wait_and_costs_no_time(loop: str) -> None:
-    def body(network: Network) -> None:
-        import subprocess
-
-        from tests.peers import need_program
-
+    def body(here: Machine, there: Machine) -> None:
         need_program("tc")
-        subprocess.run(
-            ["tc", "qdisc", "add", "dev", "here0", "root", "tbf", "rate", "400kbit", "burst", "2000", "limit", "6000"],
-            check=True,
-        )
-        with network.there():
-            alive = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        alive.bind(("10.9.0.2", 0))
-        alive.setblocking(False)
+        limited = "qdisc add dev eth7 root tbf rate 400kbit burst 2000 limit 6000"
+        here.run("tc", *limited.split())
 
         async def main() -> None:
-            async with datagrams("udp://10.9.0.1:0", high_water=1000) as packets:
-                to = f"10.9.0.2:{alive.getsockname()[1]}"
+            async with datagrams("udp://10.99.0.1:0", high_water=1000) as packets:
+                to = f"10.99.0.2:{alive.getsockname()[1]}"
                 start = time.process_time()
                 for number in range(30):
                     await packets.send(bytes([number]) * 1000, to=to)
@@ -277,7 +266,7 @@ def test_a_full_interface_makes_the_sender_wait_and_costs_no_time(loop: str) -> 
                 assert time.process_time() - start < 0.25
                 assert [(await heard(alive))[0][0] for _ in range(30)] == list(range(30))
 
-        with alive:
+        with socket_on(there, "10.99.0.2") as alive:
             run(main, loop)
 
-    in_a_namespace(body)
+    on_a_machine(body)

@@ -11,8 +11,9 @@ import pytest
 from portico.transports.adopting import adopt
 from portico.transports.connection import Channel
 from portico.transports.datagrams import datagrams
-from tests.datagrams.support import Network, closed_port, in_a_namespace
+from tests.datagrams.support import closed_port
 from tests.interop.support import running
+from tests.namespaces import Machine, on_a_machine
 from tests.peers import need_program
 from tests.server.support import LOOPS, NATIVE, run, scenario, until
 
@@ -78,17 +79,17 @@ async def test_socat_speaks_seqpacket(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_socat_sends_multicast(loop: str) -> None:
-    def body(network: Network) -> None:
+    def body(here: Machine, there: Machine) -> None:
         async def main() -> None:
             async with datagrams(f"udp://0.0.0.0:{closed_port()}") as packets:
-                packets.join("239.1.2.3", interface="here0")
-                to = f"UDP4-DATAGRAM:239.1.2.3:{packets.local_address.port},ip-multicast-if=10.9.0.2"
-                async with running(*network.prefix, need_program("socat"), "-", to) as process:
+                packets.join("239.1.2.3", interface="eth7")
+                to = f"UDP4-DATAGRAM:239.1.2.3:{packets.local_address.port},ip-multicast-if=10.99.0.2"
+                async with running(*there.inside(need_program("socat"), "-", to)) as process:
                     await line(process, b"hello all\n")
                     packet = await packets.recv()
-                    assert (packet.data, packet.address.host) == (b"hello all\n", "10.9.0.2")
-                    assert (packet.local_address.host, packet.interface) == ("239.1.2.3", "here0")
+                    assert (packet.data, packet.address.host) == (b"hello all\n", "10.99.0.2")
+                    assert (packet.local_address.host, packet.interface) == ("239.1.2.3", "eth7")
 
         run(main, loop)
 
-    in_a_namespace(body)
+    on_a_machine(body)

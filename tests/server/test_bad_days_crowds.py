@@ -9,22 +9,9 @@ import pytest
 import portico
 from portico import Limits
 
-from .support import EVERYWHERE, Client, client_of, clients, echo, ended, program, scenario, until
+from .support import EVERYWHERE, clients, echo, ended, program, scenario, until
 
 ANYWHERE = "tcp://127.0.0.1:0"
-
-
-@contextlib.asynccontextmanager
-async def crowd(address: portico.Address, count: int):  # type: ignore[no-untyped-def]
-    """Many connections; those that were turned away before their connect returned are among them."""
-    made: list[Client] = []
-    try:
-        for _ in range(count):
-            made.append(await client_of(address))
-        yield made
-    finally:
-        for each in made:
-            each.close()
 
 
 @scenario(on=EVERYWHERE, timeout=60)
@@ -33,7 +20,7 @@ async def test_1000_connections_over_the_limit_are_rejected_and_those_within_are
     async with portico.serve(echo, ANYWHERE, limits=limits) as server, clients(server.address, 20) as within:
         for each in within:
             await each.ask(b"in")
-        async with crowd(server.address, 1000) as over:
+        async with clients(server.address, 1000) as over:
             for each in over:
                 assert await each.recv_all() == b"full\n"
             for each in within:
@@ -52,7 +39,7 @@ async def test_1000_connections_over_the_limit_wait_and_are_served_in_turn() -> 
         async with clients(server.address, 20) as within:
             for each in within:
                 await each.ask(b"in")
-            async with crowd(server.address, 1000) as over:
+            async with clients(server.address, 1000) as over:
                 for number, each in enumerate(over):
                     await each.send(b"%3d" % number)
                 assert (server.stats.open, server.stats.accepted) == (20, 20)

@@ -118,11 +118,12 @@ async def test_a_handler_that_suppresses_its_cancellation_is_reported(
     assert server.leftover_tasks() == []
 
 
+async def leave_much_behind(stream: portico.Stream) -> None:
+    stream.send(b"x" * (8 << 20))
+
+
 @scenario(on=EVERYWHERE)
 async def test_abort_ends_everything_now_even_what_is_still_closing() -> None:
-    async def leave_much_behind(stream: portico.Stream) -> None:
-        stream.send(b"x" * (8 << 20))
-
     server = await portico.serve(leave_much_behind, ANYWHERE)
     async with clients(server.address) as (client,):
         await client.recv_exactly(1)
@@ -137,9 +138,6 @@ async def test_abort_ends_everything_now_even_what_is_still_closing() -> None:
 
 @scenario(on=EVERYWHERE)
 async def test_drain_lets_what_a_handler_left_behind_leave() -> None:
-    async def leave_much_behind(stream: portico.Stream) -> None:
-        stream.send(b"x" * (8 << 20))
-
     server = await portico.serve(leave_much_behind, ANYWHERE)
     async with clients(server.address) as (client,):
         await client.recv_exactly(1)

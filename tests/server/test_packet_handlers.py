@@ -257,5 +257,6 @@ async def test_frames_of_the_link_layer_are_served() -> None:
     async with serve(handler, "packet://lo:ip") as server, serve(answer) as other:
         assert server.address.scheme == "packet"
         async with peers_of(other.address) as (peer,):
-            assert await peer.ask(b"seen by many") == b"SEEN BY MANY"
-        await until(lambda: got)
+            while not got:  # the kernel drops frames when others flood `lo`
+                assert await peer.ask(b"seen by many") == b"SEEN BY MANY"
+                await asyncio.sleep(0.01)

@@ -28,7 +28,7 @@ class DatagramsBase(ChannelBase[Packet]):
     def dropped(self) -> int: ...
     @property
     def failed(self) -> int: ...
-    def send(self, data: Buffer, to: Address | str | Packet | None = None) -> Awaitable[None]: ...  # type: ignore[override]
+    def send(self, data: Buffer, to: Address | str | Packet | None = None) -> Awaitable[None]: ...  # type: ignore[override]  # packets name their receiver
     def send_many(
         self,
         packets: Iterable[Buffer] | Iterable[tuple[Buffer, Address | str | Packet]],

@@ -85,7 +85,7 @@ cdef class DatagramsBase(ChannelBase):
 
     cdef int hand_out(self, Recv recv, PyObject* item, PyObject** answer) except -1:
         answer[0] = item
-        if type(<object>item) is _PACKET:
+        if origin_of(<object>item) is not None:
             return 1
         return ChannelBase.hand_out(self, recv, item, answer)
 
@@ -214,9 +214,3 @@ cdef class DatagramsBase(ChannelBase):
         """Return what is known to have failed and no `send` has raised, and forget it."""
         failures, self.failures = self.failures, {}
         return list(failures.values())
-
-
-cdef object _PACKET
-
-from .packets import Packet as _packet
-_PACKET = _packet

@@ -129,6 +129,7 @@ cdef class NativePort(PacketPort):
     cdef Py_ssize_t taken, joined   # packets at this event, and lately in one message (GRO)
     cdef bint crowded               # the interface's queue was full, where the kernel may lose parts of what it has cut
     cdef unsigned int mtu           # payload that takes the way of the last packet that was too large for it
+    cdef Py_ssize_t max_segment     # bytes of the packets that are sent as one, each, at most
     cdef unsigned int headers       # bytes of IP's and UDP's before it
 
     def __init__(self, Hub hub not None, sock not None, names, *, bint is_connected=False, bint reports=False, int max_passed=0):
@@ -143,7 +144,7 @@ cdef class NativePort(PacketPort):
         self.headers = (20 if self.family == AF_INET else 40) + (8 if sock.type == socket.SOCK_DGRAM else 0)
         self.sink = NOWHERE
         self.joined = 1
-        self.most_at_once = PY_SSIZE_T_MAX
+        self.most_at_once = self.max_segment = PY_SSIZE_T_MAX
         self.set = set_of(hub)
         self.slot = PORTICO_RECORD if is_unix else PORTICO_PACKET
         self.slots = PORTICO_BATCH * (PORTICO_PACKET + PORTICO_GAP) // (<int>self.slot + PORTICO_GAP)
@@ -356,7 +357,7 @@ cdef class NativePort(PacketPort):
                 excused = False
             elif code == EAGAIN or code == ENOBUFS:
                 return self.wait_for_room(code)
-            elif code != EINTR and not self.excuse(code, grouped[0], &excused):
+            elif code != EINTR and not self.excuse(code, grouped[0], self.waiting[self.first].size, &excused):
                 self.fail_first(code, self.mtu if code == EMSGSIZE else 0)
                 excused = False
         self.crowded = False
@@ -376,7 +377,7 @@ cdef class NativePort(PacketPort):
             size = total = item.size
             grouped[count] = 1
             place += 1
-            if self.coalesces and size and not self.crowded:
+            if self.coalesces and 0 < size <= self.max_segment and not self.crowded:
                 while place < end and grouped[count] < PORTICO_MAX_SEGMENTS and 0 < self.waiting[place].size <= size \
                         and self.waiting[place].target is item.target and total + self.waiting[place].size <= PORTICO_MAX_GSO:
                     total += self.waiting[place].size
@@ -406,9 +407,12 @@ cdef class NativePort(PacketPort):
             count += 1
         return count
 
-    cdef bint excuse(self, int code, int grouped, bint* excused) except -1:
+    cdef bint excuse(self, int code, int grouped, Py_ssize_t size, bint* excused) except -1:
         """Say whether it is worth another try: the error may belong to an earlier packet, or to packets sent as one."""
-        if grouped > 1 and (code == EINVAL or code == EMSGSIZE or code == EIO or code == EOPNOTSUPP or code == ENOPROTOOPT):
+        if grouped > 1 and (code == EINVAL or code == EMSGSIZE):
+            self.max_segment = size - 1     # the path takes no packets of that size uncut, which it may do one by one
+            return True
+        if grouped > 1 and (code == EIO or code == EOPNOTSUPP or code == ENOPROTOOPT):
             self.coalesces = False
             return True
         self.mtu = 0
@@ -469,7 +473,7 @@ cdef class NativePort(PacketPort):
             code = errno
             if code == EAGAIN or code == EINTR or code == ENOBUFS:
                 return False
-            if not self.excuse(code, 1, &excused):
+            if not self.excuse(code, 1, 0, &excused):
                 if code == EMSGSIZE:
                     raise MessageTooLarge(PyBytes_GET_SIZE(data), self.mtu, hint=TOO_LARGE)
                 raise OSError(code, os.strerror(code))

@@ -351,7 +351,6 @@ cdef class PortWire(BottomWire):
         return self.sink.packet_failed(target, code, data, size, mtu)
 
     cdef int wire_ended(self) except -1:
-        self.ended = True
         return self.sink.wire_ended()
 
     cdef int wire_lost(self, object error) except -1:

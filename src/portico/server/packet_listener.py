@@ -1,7 +1,6 @@
 """One address that packets come to: a Channel for each peer, or one handler for all packets."""
 
 import functools
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     import socket
 
     from portico.interfaces import Resolver
-
-logger = logging.getLogger("portico.server")
 
 UNLIMITED = 2**31 - 1
 

@@ -125,7 +125,7 @@ def _kinds() -> list[Callable[[], socket.socket]]:
         (inet, socket.SOCK_RAW, socket.IPPROTO_ICMP),
         (inet6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6),
     ]
-    return [lambda kind=kind: socket.socket(*kind) for kind in kinds]  # type: ignore[misc]
+    return [lambda kind=kind: socket.socket(*kind) for kind in kinds]  # type: ignore[misc]  # mypy takes the default for a parameter
 
 
 def _made(make: Callable[[], socket.socket], stack: contextlib.AsyncExitStack) -> list[socket.socket]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from portico.errors import ConfigurationError, UnsupportedError
+from portico.option_numbers import place_of
 from portico.transports.credentials import Credentials
 
 if TYPE_CHECKING:
@@ -98,12 +99,20 @@ Ancillary: TypeAlias = (
 )
 """One record of ancillary data."""
 
-_IPV6: Final = 41
-_SCM_RIGHTS, _SCM_CREDENTIALS = 1, 2
-_SCM_TIMESTAMP, _SCM_TIMESTAMPNS, _RXQ_OVFL = 29, 35, 40  # asm-generic/socket.h
-_IP_TOS, _IP_TTL, _IP_PKTINFO = 1, 2, 8  # linux/in.h
-_IPV6_PKTINFO, _IPV6_HOPLIMIT, _IPV6_TCLASS = 50, 52, 67  # linux/in6.h
+
+def _type(constant: str) -> int:
+    """Return the type of the messages that a socket option makes come."""
+    number = place_of(constant)[1]
+    return _NONE if number is None else number
+
+
 _TRUNCATED: Final = -1
+_NONE: Final = -2
+_IPV6: Final = socket.IPPROTO_IPV6
+_SCM_RIGHTS, _SCM_CREDENTIALS = 1, 2  # linux/socket.h
+_SCM_TIMESTAMP, _SCM_TIMESTAMPNS, _RXQ_OVFL = map(_type, ("SO_TIMESTAMP", "SO_TIMESTAMPNS", "SO_RXQ_OVFL"))
+_IP_TOS, _IP_TTL, _IP_PKTINFO = map(_type, ("IP_TOS", "IP_TTL", "IP_PKTINFO"))
+_IPV6_PKTINFO, _IPV6_HOPLIMIT, _IPV6_TCLASS = map(_type, ("IPV6_PKTINFO", "IPV6_HOPLIMIT", "IPV6_TCLASS"))
 
 _CREDENTIALS: Final = struct.Struct("3i")
 _TIME: Final = struct.Struct("ll")

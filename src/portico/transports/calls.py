@@ -158,7 +158,7 @@ class Call(Generic[T]):
     def answer(self) -> T:
         """Return or raise what came."""
         if self._error is None:
-            return self._result  # type: ignore[no-any-return]
+            return self._result  # type: ignore[no-any-return]  # T, as `_put` says
         try:
             raise self._error
         finally:
@@ -228,7 +228,7 @@ class Call(Generic[T]):
                 self._put(result, error)
                 return
         if error is None and self._keep is not None:
-            self._keep(result)  # type: ignore[arg-type]
+            self._keep(result)  # type: ignore[arg-type]  # without an error it is a T
 
     def _put(self, result: T | None, error: BaseException | None) -> None:
         """Let the thread go on; the guard is held."""

@@ -59,7 +59,7 @@ class Datagrams(DatagramsBase, ConnectionFace):
     Iteration gives each `Packet`; `batches()` lists of all that are there, which is cheapest at high rates. Made by
     `portico.datagrams`."""
 
-    __slots__ = ("__dict__", "__weakref__", "_file", "_local", "_owner", "_remote", "draining", "scheme")
+    __slots__ = ("__dict__", "__weakref__", "_file", "_owner")
 
     def __init__(
         self,
@@ -121,16 +121,6 @@ class Datagrams(DatagramsBase, ConnectionFace):
             raise UnsupportedError("packets come from anybody: `Packet.address` tells from whom") from None
         return super().remote_address
 
-    async def detach(self) -> tuple[socket.socket, bytes]:
-        """Give up the socket once all that was sent has left: return it, not blocking, with `b""`. This object is
-        closed then, and the socket the caller's.
-
-        :raises BusyError: a task is receiving, or packets wait to be taken
-        :raises ClosedError: the socket is closed"""
-        await self.flush()
-        self.local_address  # noqa: B018  # known from here on
-        return self.take_socket()
-
     async def recv_with_ancillary(self) -> tuple[Packet, list[Ancillary]]:
         """Return the next packet, and all that the kernel told with it, as records: what `Packet` has a field for, too.
 
@@ -149,16 +139,16 @@ class Datagrams(DatagramsBase, ConnectionFace):
         :raises ConfigurationError: a record that cannot be sent
         :raises ClosedError: the socket is closed"""
         control = packed(ancillary)
-        while True:
-            await self.flush()
+
+        def send() -> int:
             try:
-                if self.send_control(bytes(data), control, to):
-                    return
+                return len(data) if self.send_control(bytes(data), control, to) else -1
             except OSError as error:
                 if isinstance(error, PorticoError):
                     raise
                 raise DeliveryError(error.errno or 0, describe(error), to, size=len(data)) from error
-            await asyncio.sleep(0.001)  # the kernel has no room, and nothing of ours waits that would tell when it has
+
+        await self._in_turn(send)
 
     def failures(self) -> list[DeliveryError]:
         """Return the failures that the network has reported and that no `send` has raised, and forget them."""

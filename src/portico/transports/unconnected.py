@@ -1,10 +1,9 @@
 """Taking the default peer away from a UDP channel."""
 
-import contextlib
 from typing import Any
 
 from portico._core import PeerWire, PortWire, Settings
-from portico.errors import PorticoError, UnsupportedError
+from portico.errors import UnsupportedError
 from portico.transports.connection import Channel
 from portico.transports.datagrams import HIGH_WATER, MAX_PACKETS, READ_BUFFER, Datagrams
 from portico.transports.packets import SocketNames, disconnect, let_tell, port_of
@@ -16,7 +15,7 @@ def disconnected(channel: Channel[Any]) -> Datagrams:
     if channel.scheme != "udp" or not isinstance(wire, PortWire) or isinstance(wire, PeerWire):
         raise UnsupportedError("only a UDP channel that connect() made has a default peer to take away")
     names = SocketNames(channel.scheme, channel.socket)
-    _drop_received(channel)
+    channel.drop_received()
     sock: Any = channel.take_socket()[0]
     disconnect(sock)
     let_tell(sock)
@@ -25,12 +24,3 @@ def disconnected(channel: Channel[Any]) -> Datagrams:
     port.coalesces = True
     settings = Settings(read_limit=READ_BUFFER, high_water=HIGH_WATER)
     return Datagrams(PortWire(port, wire.max_record), settings, scheme=channel.scheme, max_packets=MAX_PACKETS)
-
-
-def _drop_received(channel: Channel[Any]) -> None:
-    """Drop the messages that wait in `channel`, and the reports among them."""
-    batches = channel.batches()
-    while channel.queued[0]:
-        with contextlib.suppress(PorticoError, StopIteration):
-            next(iter(batches.__anext__().__await__()))  # it is there, so nothing waits
-            return  # a task is receiving, or it is another one's turn
