@@ -48,9 +48,11 @@ from portico.errors import PrivilegeError as PrivilegeError
 from portico.errors import ProtocolError as ProtocolError
 from portico.errors import ProxyError as ProxyError
 from portico.errors import ResolveError as ResolveError
+from portico.errors import StatusError as StatusError
 from portico.errors import TLSError as TLSError
 from portico.errors import UnsupportedError as UnsupportedError
 from portico.errors import WouldBlock as WouldBlock
+from portico.interfaces import Lifespan as Lifespan
 from portico.interfaces import Pollable as Pollable
 from portico.interfaces import Resolver as Resolver
 from portico.server.group import Group as Group
@@ -77,7 +79,9 @@ from portico.transports.resolve import resolve as resolve
 if TYPE_CHECKING:
     from portico.client.proxies import Proxy as Proxy
     from portico.options import OPTIONS as OPTIONS
+    from portico.protocols.deflate import Deflate as Deflate
     from portico.protocols.proxy_header import ProxyHeader as ProxyHeader
+    from portico.server.switch import Switch as Switch
     from portico.transports.adopting import adopt as adopt
     from portico.transports.adopting import socketpair as socketpair
     from portico.transports.ancillary import TOS as TOS
@@ -100,6 +104,14 @@ if TYPE_CHECKING:
     from portico.transports.socket_list import list_sockets as list_sockets
     from portico.transports.tls import TLS as TLS
     from portico.transports.tls import TLSInfo as TLSInfo
+    from portico.web.cors import CORS as CORS
+    from portico.web.door import Door as Door
+    from portico.web.fetch import fetch as fetch
+    from portico.web.fetched import Fetched as Fetched
+    from portico.web.request import Request as Request
+    from portico.web.response import Response as Response
+    from portico.websocket.channel import WebSocket as WebSocket
+    from portico.websocket.settings import WebSocketSettings as WebSocketSettings
 
 __version__ = "0.1.0"
 
@@ -107,12 +119,17 @@ _ON_DEMAND = {
     "OPTIONS": "portico.options",
     "BlockingDatagrams": "portico.transports.datagram_face",
     "adopt": "portico.transports.adopting",
+    "CORS": "portico.web.cors",
     "datagrams": "portico.transports.datagrams",
     "Datagrams": "portico.transports.datagrams",
     "DatagramsStats": "portico.transports.datagrams",
+    "Deflate": "portico.protocols.deflate",
     "Descriptors": "portico.transports.ancillary",
+    "Door": "portico.web.door",
     "Dropped": "portico.transports.ancillary",
     "Events": "portico.transports.poller",
+    "fetch": "portico.web.fetch",
+    "Fetched": "portico.web.fetched",
     "Key": "portico.transports.poller",
     "list_sockets": "portico.transports.socket_list",
     "open_fifo": "portico.transports.files",
@@ -121,6 +138,10 @@ _ON_DEMAND = {
     "Proxy": "portico.client.proxies",
     "ProxyHeader": "portico.protocols.proxy_header",
     "RawAncillary": "portico.transports.ancillary",
+    "Request": "portico.web.request",
+    "Response": "portico.web.response",
+    "Switch": "portico.server.switch",
+    "WebSocket": "portico.websocket.channel",
     "SocketEntry": "portico.transports.diag",
     "socketpair": "portico.transports.adopting",
     "Timestamp": "portico.transports.ancillary",
@@ -129,6 +150,7 @@ _ON_DEMAND = {
     "TOS": "portico.transports.ancillary",
     "Truncated": "portico.transports.ancillary",
     "TTL": "portico.transports.ancillary",
+    "WebSocketSettings": "portico.websocket.settings",
 }
 """What takes long to import and only some need, and where it is."""
 

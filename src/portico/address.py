@@ -59,7 +59,8 @@ class Address:
     :ivar port: 0 to 65535, 0 for any free one. Of `vsock` 0 to 4294967294; of `raw` the protocol above IP, 0 to 255;
         of `packet` the ethertype, 0 to 65535, where 3 is every type. None for what has a path only.
     :ivar path: of `unix`, `unixgram` and `unixpacket`: the path, "@name" if abstract, "" if the socket has none; of
-        `fifo` and `device`: the path; the name of `mem`; path and query of a URL.
+        `fifo` and `device`: the path; the name of `mem`; path and query of a URL (of `ws+unix` and `http+unix`, too,
+        whose `host` is the path of the socket).
     :ivar flow: IPv6 flow label, 0 to 1048575.
     :ivar scope: IPv6 zone, the name ("eth0") or the number ("2") of an interface.
     :raises AddressError: if a part cannot be so; its `position` counts within that part.
@@ -110,7 +111,7 @@ class Address:
         """
         scheme = SCHEMES[self.scheme]
         if not scheme.is_internet:
-            return {"path": AF_UNIX, "device": AF_PACKET, "cid": AF_VSOCK}.get(scheme.parts)
+            return {"path": AF_UNIX, "pathurl": AF_UNIX, "device": AF_PACKET, "cid": AF_VSOCK}.get(scheme.parts)
         if not self.host and scheme.parts == "protocol" and self.port != _IPV6_ICMP:
             return socket.AF_INET
         if not self.host or ":" in self.host:
@@ -128,8 +129,9 @@ class Address:
             `device`), or of a scope unknown here.
         """
         parts, port = SCHEMES[self.scheme].parts, self.port or 0
-        if parts == "path":
-            return "\0" + self.path[1:] if self.path.startswith("@") else self.path
+        if parts in ("path", "pathurl"):
+            path = self.path if parts == "path" else self.host
+            return "\0" + path[1:] if path.startswith("@") else path
         if parts == "device":
             return (self.host, port)
         if parts == "cid":
@@ -205,6 +207,16 @@ class Address:
             text = str(self)
             fail(f"this machine has no network interface {self.scope!r}", text, text.index("%") + 1)
 
+    @property
+    def carrier(self) -> "Address":
+        """The address of the connection beneath: `tls://host:443` for `wss://host/chat`; else this one itself."""
+        scheme = SCHEMES[self.scheme]
+        if not scheme.carrier:
+            return self
+        if scheme.parts == "pathurl":
+            return Address(scheme.carrier, path=self.host)
+        return Address(scheme.carrier, self.host, self.port, flow=self.flow, scope=self.scope)
+
     # -- who can reach it
 
     @property
@@ -217,7 +229,7 @@ class Address:
         """Whether it means every interface: no host, `0.0.0.0` or `::`; of `vsock` every context identifier."""
         scheme, ip = SCHEMES[self.scheme], self._ip()
         if ip is None:
-            return not self.host and not scheme.is_path
+            return not self.host and not scheme.is_path and scheme.parts != "pathurl"
         return ip.is_unspecified
 
     @property
@@ -228,7 +240,9 @@ class Address:
             return ip.is_loopback
         if scheme.is_internet:
             return self.host in ("localhost", "localhost.")
-        return scheme.is_path or (scheme.parts == "cid" and self.host == str(VMADDR_CID_LOCAL))
+        if scheme.is_path or scheme.parts == "pathurl":
+            return True
+        return scheme.parts == "cid" and self.host == str(VMADDR_CID_LOCAL)
 
     @property
     def is_private(self) -> bool:

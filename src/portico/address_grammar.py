@@ -8,6 +8,7 @@ What follows the colon of a scheme, by `Scheme.parts`:
     device    //INTERFACE[:ETHERTYPE]  //*[:ETHERTYPE]     0 to 65535, 0x0 to 0xffff, all, ip, arp or ipv6
     cid       //CID:PORT  //*:PORT                         CID: a number, hypervisor, local, host or any (vsock(7))
     path      /ABSOLUTE  ///ABSOLUTE  RELATIVE  @ABSTRACT  %XX stands for a byte; a `%` before anything else is itself
+    pathurl   PATH[:/RESOURCE][?QUERY]                     PATH as path, with %3A for a colon
     file      as path, without @ABSTRACT                   a file that is opened; it may be longer than a socket's
     name      NAME  //NAME                                 %XX as above
 
@@ -96,6 +97,8 @@ def read(scheme: Scheme, text: str, start: int) -> Parts:
     """
     if scheme.is_path:
         return Parts(path=_read_path(scheme, text, start))
+    if scheme.parts == "pathurl":
+        return _read_path_url(scheme, text, start)
     if start:
         if not text.startswith("//", start):
             form = {"device": "INTERFACE", "cid": "CID:PORT", "protocol": "HOST:PROTOCOL"}.get(
@@ -119,6 +122,10 @@ def checked(scheme: Scheme, parts: Parts) -> Parts:
         if host or port is not None or flow or scope:
             fail(f"a {scheme.name} address has a path and nothing else", host)
         return Parts(path=_check_path(scheme, path, path, 0))
+    if scheme.parts == "pathurl":
+        if port is not None or flow or scope:
+            fail(f"a {scheme.name} address has the path of a socket and a resource, and nothing else", host)
+        return Parts(_check_path(scheme, host, host, 0), None, _url_path(scheme, path, 0))
     if scheme.is_internet:
         host, flow, scope = _checked_host(host, flow, scope)
     elif flow or scope:
@@ -154,6 +161,8 @@ def written(scheme: Scheme, parts: Parts) -> str:
     host, port, path, flow, scope = parts
     if scheme.is_path:
         return f"{scheme.name}:{_escape(path) if path else _UNNAMED}"
+    if scheme.parts == "pathurl":
+        return f"{scheme.name}:{_escape(host).replace(':', '%3A')}:{path}"
     if ":" in host:
         host = f"[{host}{f'%{scope}' if scope else ''}{f'?flow={flow}' if flow else ''}]"
     number = f"0x{port:04x}" if scheme.parts == "device" else str(port)
@@ -343,7 +352,7 @@ def _is_digits(text: str) -> bool:
 
 def _url_path(scheme: Scheme, text: str, start: int) -> str:
     path = text[start:]
-    if scheme.parts != "url":
+    if scheme.parts not in ("url", "pathurl"):
         if path:
             fail(f"a {scheme.name} address has no path", text, start)
         return ""
@@ -412,17 +421,26 @@ def _cid(text: str, start: int, end: int) -> str:
 # -- paths and names
 
 
-def _read_path(scheme: Scheme, text: str, start: int) -> str:
-    for index in range(start, len(text)):
+def _read_path_url(scheme: Scheme, text: str, start: int) -> Parts:
+    """Read `PATH[:/RESOURCE][?QUERY]` from `text[start:]`."""
+    colon = text.find(":", start)
+    end = len(text) if colon < 0 else colon
+    socket_path = _read_path(scheme, text, start, end)
+    return Parts(socket_path, None, _url_path(scheme, text, end + 1))
+
+
+def _read_path(scheme: Scheme, text: str, start: int, end: int | None = None) -> str:
+    end = len(text) if end is None else end
+    for index in range(start, end):
         if ord(text[index]) < 32 or 127 <= ord(text[index]) < 160:
             fail(f"{text[index]!r} cannot be in an address; write it as %XX", text, index)
-    if text.endswith(" ") or text.startswith(" ", start):
-        fail("a space at this end must be written as %20", text, len(text) - 1 if text.endswith(" ") else start)
-    if text.startswith("//", start):
+    if text.endswith(" ", start, end) or text.startswith(" ", start, end):
+        fail("a space at this end must be written as %20", text, end - 1 if text.endswith(" ", start, end) else start)
+    if text.startswith("//", start, end):
         start += 2
         if scheme.parts != "name" and not text.startswith(("/", "@"), start):
             fail(f"write {scheme.name}:PATH or {scheme.name}:///PATH", text, start)
-    raw = text[start:]
+    raw = text[start:end]
     if raw == _UNNAMED and scheme.parts == "path":
         return ""
     if not raw:
@@ -442,7 +460,7 @@ def _check_path(scheme: Scheme, raw: str, text: str, start: int, *, escaped: boo
         if not data:
             fail("the name is missing", text, start)
         return os.fsdecode(data)
-    if scheme.parts == "file" and not data:
+    if scheme.parts in ("file", "pathurl") and not data:
         fail("the path is missing", text, start)
     if scheme.parts == "file" and data[:1] == b"@":
         fail(f"only sockets have abstract names; write ./{raw} for the file of that name", text, start)
@@ -452,7 +470,7 @@ def _check_path(scheme: Scheme, raw: str, text: str, start: int, *, escaped: boo
         if len(data) - 1 > MAX_UNIX:
             fail(f"an abstract name has at most {MAX_UNIX} bytes, not {len(data) - 1}", text, start)
         return os.fsdecode(data)
-    if scheme.parts == "path" and len(data) > MAX_UNIX:
+    if scheme.parts in ("path", "pathurl") and len(data) > MAX_UNIX:
         fail(f"a Unix socket's path has at most {MAX_UNIX} bytes, not {len(data)}; use a shorter one", text, start)
     if 0 in data:
         fail("a path cannot hold a NUL", text, start)

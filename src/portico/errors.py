@@ -15,6 +15,7 @@
     ├── WouldBlock(BlockingIOError)
     ├── DeliveryError(ConnectionError)              address, data, size
     ├── ProxyError(ConnectionError)                 proxy, reason, code
+    ├── StatusError(ConnectionError)                status, reason, address, headers, body
     ├── PrivilegeError(PermissionError)             address, privilege
     ├── ConfigurationError(ValueError)
     └── UnsupportedError(OSError)
@@ -45,6 +46,7 @@ __all__ = [
     "ProtocolError",
     "ProxyError",
     "ResolveError",
+    "StatusError",
     "TLSError",
     "UnsupportedError",
     "WouldBlock",
@@ -231,6 +233,30 @@ class PrivilegeError(PorticoError, PermissionError):
 
     def __str__(self) -> str:
         return f"cannot open {self.address}: {self.reason}; it needs {self.privilege}"
+
+
+class StatusError(PorticoError, ConnectionError):
+    """A server answered with an HTTP status that is not what was asked for; `status` and `reason` of the status line,
+    `headers` as (name, value) pairs, `body` as far as it was read."""
+
+    def __init__(
+        self,
+        status: int,
+        reason: str = "",
+        *,
+        address: object = None,
+        headers: Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+    ) -> None:
+        super().__init__(status, reason)
+        self.status, self.reason, self.address = status, reason, address
+        self.headers, self.body = tuple(headers), body
+
+    def __str__(self) -> str:
+        who = "the server" if self.address is None else str(self.address)
+        first = self.body[:200].decode(errors="replace").strip().splitlines()[:1]
+        told = f": {first[0]}" if first and first[0].isprintable() and not first[0].startswith("<") else ""
+        return f"{who} answered {self.status} {self.reason}".rstrip() + told
 
 
 class ConfigurationError(PorticoError, ValueError):

@@ -5,7 +5,20 @@ from typing import Protocol, runtime_checkable
 
 from portico.address import Address
 
-__all__ = ["Pollable", "Resolver"]
+__all__ = ["Lifespan", "Pollable", "Resolver"]
+
+
+@runtime_checkable
+class Lifespan(Protocol):
+    """A handler that has something to do before its server begins and after it has ended."""
+
+    async def startup(self) -> None:
+        """Called before anything listens; an exception keeps the server from starting."""
+        ...
+
+    async def shutdown(self) -> None:
+        """Called once when every connection is over, if `startup` ended well."""
+        ...
 
 
 @runtime_checkable

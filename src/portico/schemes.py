@@ -17,13 +17,20 @@ class Scheme:
     :ivar secure: whether TLS is part of it.
     :ivar default_port: the port when an address gives none; None makes the port a must.
     :ivar parts: the grammar behind the colon, see the top of `portico.address_grammar`.
+    :ivar carrier: the scheme of the connection beneath, for protocols that are spoken upon one.
+    :ivar served_by: "module:function" of what serves it, where that is not a plain connection; imported when needed, so
+        that rooms below know nothing of those above them.
+    :ivar opened_by: the same for connecting to it.
     """
 
     name: str
     kind: Literal["stream", "datagram", "seqpacket"] = "stream"
     secure: bool = False
     default_port: int | None = None
-    parts: Literal["inet", "url", "protocol", "device", "cid", "path", "file", "name"] = "inet"
+    parts: Literal["inet", "url", "protocol", "device", "cid", "path", "pathurl", "file", "name"] = "inet"
+    carrier: str = ""
+    served_by: str = ""
+    opened_by: str = ""
 
     @property
     def is_internet(self) -> bool:
@@ -64,3 +71,26 @@ register_scheme(Scheme("packet", kind="datagram", parts="device", default_port=E
 register_scheme(Scheme("vsock", parts="cid"))
 register_scheme(Scheme("fifo", parts="file"))
 register_scheme(Scheme("device", parts="file"))
+
+_SERVED = "portico.web.listening:served"
+_OPENED = "portico.websocket.client:opened"
+for _name, _secure, _port, _opened in (
+    ("ws", False, 80, _OPENED),
+    ("wss", True, 443, _OPENED),
+    ("http", False, 80, ""),
+    ("https", True, 443, ""),
+):
+    _carrier = "tls" if _secure else "tcp"
+    register_scheme(
+        Scheme(
+            _name,
+            secure=_secure,
+            default_port=_port,
+            parts="url",
+            carrier=_carrier,
+            served_by=_SERVED,
+            opened_by=_opened,
+        )
+    )
+register_scheme(Scheme("ws+unix", parts="pathurl", carrier="unix", served_by=_SERVED, opened_by=_OPENED))
+register_scheme(Scheme("http+unix", parts="pathurl", carrier="unix", served_by=_SERVED))

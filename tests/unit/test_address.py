@@ -538,10 +538,16 @@ def test_the_schemes_of_the_table() -> None:
         "vsock",
         "fifo",
         "device",
+        "ws",
+        "wss",
+        "http",
+        "https",
+        "ws+unix",
+        "http+unix",
     ]
     assert [name for name in kinds if kinds[name] == "datagram"] == ["udp", "unixgram", "raw", "packet"]
     assert [name for name in kinds if kinds[name] == "seqpacket"] == ["unixpacket"]
-    assert [name for name, scheme in SCHEMES.items() if scheme.secure] == ["tls"]
+    assert [name for name, scheme in SCHEMES.items() if scheme.secure] == ["tls", "wss", "https"]
 
 
 def test_another_scheme_registers_itself(url_scheme: str) -> None:

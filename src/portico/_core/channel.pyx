@@ -137,6 +137,15 @@ cdef class ChannelBase(Connection):
             raise BusyError("messages wait to be taken: receive them first")
         return b""
 
+    def drop_received(self):
+        """Let go of the messages that wait to be taken."""
+        cdef Slot slot
+        self.setback = None
+        while self.messages.count:
+            slot = ring_pop(&self.messages)
+            Py_DECREF(<object>slot.item)
+            self.took(slot.size)
+
     cdef int drop_front(self, Py_ssize_t size) except -1:
         cdef Py_ssize_t searched = self.searched
         self.message_begun = 0

@@ -3,6 +3,7 @@ from cpython.ref cimport PyObject
 cdef enum:
     TOO_LARGE = -1
     INVALID = -2
+    DEFAULT_MAX_SIZE = 1 << 20  # as `websockets` has it
     MAX_HEAD = 16           # room that a codec has for what goes before or after a payload
 
 

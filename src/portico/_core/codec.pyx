@@ -15,7 +15,6 @@ cdef extern from "Python.h":
     bint PyUnicode_Check(object item)
 
 cdef enum:
-    DEFAULT_MAX_SIZE = 1 << 20      # as `websockets` has it
     MAX_DIGITS = 10                 # of a netstring's length
     MAX_VARINT = 9                  # bytes of a varint's length, which hold 63 bits
 

@@ -9,13 +9,14 @@ cdef enum ReadState:
     OPEN, ENDED, FAILED, CLOSED
 
 cdef enum RecvKind:
-    NEXT, ITERATE, WITH_CONTROL, BATCH, EXACTLY, UNTIL
+    NEXT, ITERATE, WITH_CONTROL, PIECE, BATCH, EXACTLY, UNTIL
 
 cdef enum:
     MESSAGE_COST = 64       # bytes of memory that a queued message takes beside its payload
 
 
 cdef class Connection(Sender):
+    cdef public object scheme, draining, _local, _remote    # what the face above knows of it
     cdef public object owner            # told by `owner(connection)` when the connection is over
     # receiving
     cdef char* carry                    # bytes of a message whose end has not come

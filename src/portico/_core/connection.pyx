@@ -346,6 +346,17 @@ cdef class Connection(Sender):
             self.beside = None
             self.wire.drop()
 
+    def close_after(self, error):
+        """As `close`, where a handler has failed with `error`, which some protocols tell the peer."""
+        return self.successor.close_after(error) if self.successor is not None else self.close()
+
+    def dismiss(self):
+        """As `abort`, but a protocol that says good-bye may take two seconds for it."""
+        if self.successor is not None:
+            self.successor.dismiss()
+        else:
+            self.abort()
+
     def wait_closed(self):
         """Await the end of the connection; never raises."""
         return self.successor.wait_closed() if self.successor is not None else self.new_room(OVER)

@@ -46,6 +46,7 @@ cdef extern from "socket.h" nogil:
     int close(int fd)
 
 cdef extern from "socket.h":
+    int portico_unacknowledged(int fd) noexcept
     Py_ssize_t portico_send_parts(int fd, Part* parts, int count, bint is_file)
     Py_ssize_t portico_send_chunks(int fd, object chunks, Py_ssize_t first, Py_ssize_t offset, bint is_file)
     struct portico_control:
@@ -288,6 +289,9 @@ cdef class SocketWire(EpollItem):
     def expect_control(self):
         """Take in the control messages that come with the bytes from now on, too."""
         self.with_control = not self.is_file
+
+    cdef bint unconfirmed(self) noexcept:
+        return self.backlog > 0 or (self.fd >= 0 and portico_unacknowledged(self.fd) > 0)
 
     cdef int pause(self) except -1:
         if not self.paused:

@@ -214,6 +214,9 @@ cdef class TLSWire(Wire):
             self.send_records()
         return self.sink.wire_ended() if self.ended else 0
 
+    cdef bint unconfirmed(self) noexcept:
+        return self.backlog > 0 or self.below.unconfirmed()
+
     cdef int measure(self) except -1:
         return self.below.measure()
 

@@ -6,6 +6,7 @@ from .wire cimport Sink, Wire
 
 cdef enum:
     ROOM, ALL_SENT, OVER    # what a Room waits for
+    SPLICE_SIZE = 8192      # bytes of a payload from which on it is sent from where it is
 
 
 cdef class Settings:

@@ -13,9 +13,6 @@ from .wire cimport Sink, Wire
 
 from portico.errors import ClosedError, LimitError, MessageTooLarge
 
-cdef enum:
-    SPLICE_SIZE = 8192      # payloads from here on are sent from where they are
-
 
 cdef class Settings:
     def __init__(self, *, read_limit=64 * 1024, high_water=64 * 1024, low_water=16 * 1024, max_unsent=16 << 20,

@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
+#include <linux/sockios.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -20,6 +22,12 @@ static inline int portico_epoll_change(int set, int operation, int fd, uint32_t 
     event.events = events;
     event.data.fd = fd;
     return epoll_ctl(set, operation, fd, &event);
+}
+
+/* Bytes that were sent and that the other machine has not acknowledged (tcp(7)); 0 where nobody can tell. */
+static inline int portico_unacknowledged(int fd) {
+    int size = 0;
+    return ioctl(fd, SIOCOUTQ, &size) ? 0 : size;
 }
 
 /* Sends `count` parts (struct Part of output.pxd, laid out as an iovec) in one call; a file has writev(2) for that. */

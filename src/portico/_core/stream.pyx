@@ -3,6 +3,8 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 
+from libc.string cimport memcpy, memmove
+
 from .codec cimport Payload, open_bytes, release
 from .connection cimport (CLOSED, EXACTLY, ITERATE, MESSAGE_COST, NEXT, OPEN, UNTIL, WITH_CONTROL, Connection, Recv)
 from .output cimport output_size
@@ -226,6 +228,25 @@ cdef class StreamBase(Connection):
         rest = PyBytes_FromStringAndSize(self.carry + self.carry_start, self.carry_size)
         self.drop_carry()
         return rest
+
+    def unread(self, bytes data not None):
+        """Give back bytes that were received from here and not used: they come first again.
+
+        :raises ClosedError: the connection was handed on, or closed by this side"""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data), held = self.carry_size
+        if self.successor is not None or self.read_state == CLOSED:
+            raise self.closed_error()
+        if not size:
+            return
+        self.keep(PyBytes_AS_STRING(data), size)        # room for it, behind the rest
+        if held:
+            memmove(self.carry + self.carry_start + size, self.carry + self.carry_start, held)
+            memcpy(self.carry + self.carry_start, PyBytes_AS_STRING(data), size)
+        self.searched = 0
+        if self.reader is not None:
+            self.reader.wake()
+        if self.watcher is not None:
+            self.watcher()
 
     cdef bint has_something(self) noexcept:
         return self.carry_size > 0 or Connection.has_something(self)

@@ -44,6 +44,7 @@ cdef class Wire(Sink):
     cdef int shut(self) except -1
     cdef int drop(self) except -1
     cdef int measure(self) except -1
+    cdef bint unconfirmed(self) noexcept
     cdef char* open_record(self, Py_ssize_t most) except NULL
     cdef int close_record(self, Py_ssize_t size) except -1
     cdef int flush_records(self, bint now) except -1

@@ -90,6 +90,10 @@ cdef class Wire(Sink):
         """Bring `backlog` up to date where the wire is not told of each byte that leaves."""
         return 0
 
+    cdef bint unconfirmed(self) noexcept:
+        """Whether the peer's machine has not confirmed all that was written, as far as can be known."""
+        return self.backlog > 0
+
     cdef char* open_record(self, Py_ssize_t most) except NULL:
         """Return where to write a packet of up to `most` bytes; `close_record` follows."""
         raise NotImplementedError

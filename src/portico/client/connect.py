@@ -3,17 +3,18 @@
 import asyncio
 import contextlib
 import functools
+import importlib
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from portico._core import Codec, Settings, TLSWire, Wire
-from portico.address import AF_UNIX, SCHEMES, Address
+from portico.address import AF_UNIX, SCHEMES, Address, Scheme
 from portico.client.racing import ATTEMPT_DELAY, interleaved, race
 from portico.client.retry import Retry, sleep_before
-from portico.errors import Attempt, ConfigurationError, ConnectError, ProxyError
+from portico.errors import Attempt, ConfigurationError, ConnectError, EndOfStream, ProtocolError, ProxyError
 from portico.interfaces import Resolver
 from portico.transports.connection import Channel, Stream, handshake
 from portico.transports.dial import dial
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from portico.client.proxies import Proxies, Proxy
     from portico.protocols.proxy_header import ProxyHeader
     from portico.transports.tls import TLS
+    from portico.websocket.settings import WebSocketSettings
 
 __all__ = ["ConnectSettings", "Connecting", "connect"]
 
@@ -33,7 +35,11 @@ T = TypeVar("T")
 C = TypeVar("C", bound="Stream | Channel[Any]")
 
 NOT_CONNECTED = ("url", "device")
-"""The parts of schemes that have no connections here: what a URL names needs more, and packet(7) knows no peer."""
+"""The parts of schemes that have no connections here, unless something opens them: what a URL names needs more, and
+packet(7) knows no peer."""
+
+FAILURES = (OSError, EndOfStream, ProtocolError)
+"""How an attempt ends that leads to no connection."""
 
 KEPT_ATTEMPTS = 100
 """Attempts that a ConnectError tells of after many tries: the last ones."""
@@ -48,6 +54,7 @@ class ConnectSettings(TypedDict, total=False):
     proxy_header: "ProxyHeader | Literal['v1', 'v2'] | None"
     source: Address | str | None
     options: Mapping[str, object] | None
+    websocket: "WebSocketSettings | None"
     retry: Retry | None
     resolver: Resolver | None
     numeric_only: bool
@@ -76,6 +83,7 @@ def connect(
     proxy_header: "ProxyHeader | Literal['v1', 'v2'] | None" = None,
     source: Address | str | None = None,
     options: Mapping[str, object] | None = None,
+    websocket: "WebSocketSettings | None" = None,
     retry: Retry | None = None,
     resolver: Resolver | None = None,
     numeric_only: bool = False,
@@ -95,12 +103,13 @@ def connect(
     Through proxies it is the addresses of the nearest one that are raced, and a name that is looked up here rather than
     by the proxy is tried address by address.
 
-    :param address: `tcp://host:port`, `tls://host:port`, `unix:path`, `mem:name` (a server of the same event loop), or
-        whom packets go to, such as `udp://host:port`.
-    :param codec: makes the result a Channel of its messages; without one it is a Stream, or where packets are carried
-        a Channel of `bytes`, one message each.
-    :param timeout: seconds for lookup, connecting, proxies and TLS together, anew for each try of `retry`; None for no
-        end.
+    :param address: `tcp://host:port`, `tls://host:port`, `unix:path`, `mem:name` (a server of the same event loop),
+        whom packets go to, such as `udp://host:port`, or a WebSocket: `ws://host/path`, `wss://host/path`,
+        `ws+unix:path:/resource`.
+    :param codec: makes the result a Channel of its messages; without one it is a Stream, where packets are carried a
+        Channel of `bytes`, one message each, and of a WebSocket a Channel of `str` and `bytes`.
+    :param timeout: seconds for lookup, connecting, proxies, TLS and the handshake of a WebSocket, redirects included,
+        together, anew for each try of `retry`; None for no end.
     :param tls: how to speak TLS; it makes other streams than `tls` speak it, too. Default for `tls`: `TLS()`.
     :param proxy: through which proxies: a `Proxy`, its URL such as `socks5h://user:password@host:port`, several of them
         (a chain, the nearest first), or "environment" for what `https_proxy`, `all_proxy` and `no_proxy` say (as curl
@@ -109,6 +118,7 @@ def connect(
         for one of this version with the connection's own addresses.
     :param source: local address to connect from: an IP address, with or without a port, or the path of a Unix socket.
     :param options: socket options by name, set before connecting.
+    :param websocket: the `WebSocketSettings` of a WebSocket.
     :param retry: whether and when to try again; default: once only.
     :param resolver: who is asked for the addresses of a name, in place of the system.
     :param numeric_only: never ask anybody: a name does not resolve.
@@ -123,12 +133,17 @@ def connect(
     limits = dict(idle_timeout=idle_timeout, close_timeout=close_timeout)
     limits |= dict(read_limit=read_limit, high_water=high_water, max_unsent=max_unsent)
     address = target(address)
+    upper = _spoken_upon(address, codec, tls, websocket)
+    if upper is not None:
+        address, tls = address.carrier, upper.tls
     connector = Connector(
         address=address,
+        upper=upper,
         codec=codec,
         timeout=timeout,
         tls=tls,
-        proxies=() if proxy is None else _chain(address, proxy, tls),
+        proxy=proxy,
+        proxies=_chain(address, proxy, tls),
         proxy_header=proxy_header,
         source=None if source is None else local(source),
         options=options,
@@ -166,7 +181,7 @@ def target(address: Address | str) -> Address:
     :raises ConfigurationError: nobody can be there."""
     address = Address.parse(address)
     scheme = SCHEMES[address.scheme]
-    if scheme.parts in NOT_CONNECTED:
+    if not _is_connectable(scheme):
         raise ConfigurationError(f"connect makes {_connectable()} connections, not {scheme.name}: {address}")
     if address.is_wildcard:
         there = address.replace(host="localhost" if scheme.is_internet else "local", flow=0, scope="")
@@ -180,11 +195,33 @@ def target(address: Address | str) -> Address:
 
 def _connectable() -> str:
     """Say which schemes `connect` takes."""
-    *most, last = (each.name for each in SCHEMES.values() if each.parts not in NOT_CONNECTED)
+    *most, last = (each.name for each in SCHEMES.values() if _is_connectable(each))
     return f"{', '.join(most)} and {last}"
 
 
+def _is_connectable(scheme: Scheme) -> bool:
+    return bool(scheme.opened_by) or (scheme.parts not in NOT_CONNECTED and not scheme.carrier)
+
+
+def _spoken_upon(
+    address: Address, codec: Codec[Any] | None, tls: "TLS | None", websocket: "WebSocketSettings | None"
+) -> "Upper | None":
+    """Return what is spoken upon the connection to the carrier of `address`; None: nothing is.
+
+    :raises ConfigurationError: settings that do not fit."""
+    opener = SCHEMES[address.scheme].opened_by
+    if not opener:
+        if websocket is not None:
+            raise ConfigurationError(f"websocket= is for ws, wss and ws+unix, not for {address}")
+        return None
+    module, _, name = opener.partition(":")
+    upper: Upper = getattr(importlib.import_module(module), name)(address, codec=codec, tls=tls, settings=websocket)
+    return upper
+
+
 def _chain(address: Address, proxy: "Proxies", tls: "TLS | None") -> "tuple[Proxy, ...]":
+    if proxy is None:
+        return ()
     from portico.client.proxies import proxies_to
 
     return proxies_to(address, proxy, secure=tls is not None or SCHEMES[address.scheme].secure)
@@ -209,14 +246,35 @@ def _is_host(text: str) -> bool:
     return not {"/", "@"} & set(text) and text.count(":") != 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Connector:
-    """The settings of `connect`, and how to get a connection by them."""
+class Upper(Protocol):
+    """What is spoken upon a connection before it is the one that was asked for, as the handshake of a WebSocket."""
 
     address: Address
+    """What was asked for."""
+    tls: "TLS | None"
+    """How to speak TLS beneath."""
+
+    async def open(self, connector: "Connector", story: "Story") -> Any:
+        """Return the connection that was asked for, made of a Stream that `connector.carry(story)` gives.
+
+        :raises OSError: it does not come about; so do EndOfStream and ProtocolError
+        :raises ConfigurationError: settings that turn out not to work"""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connector:
+    """The settings of `connect`, and how to get a connection by them.
+
+    :ivar address: where to connect to; the carrier where something is spoken upon it.
+    :ivar proxy: what the caller said of proxies, of which `proxies` are those on the way to `address`."""
+
+    address: Address
+    upper: Upper | None
     codec: Codec[Any] | None
     timeout: float | None
     tls: "TLS | None"
+    proxy: "Proxies"
     proxies: "tuple[Proxy, ...]"
     proxy_header: "ProxyHeader | Literal['v1', 'v2'] | None"
     source: Address | None
@@ -276,8 +334,8 @@ class Connector:
                 return await self.open_once()
             except ConnectError as error:
                 told.extend(error.attempts)
-                if not self.retry.is_worth_it(error) or not await sleep_before(delays):
-                    raise ConnectError(self.address, told, timeout=error.timeout) from error.__cause__
+                if not self.retry.is_worth_it(error) or not await sleep_before(delays, error):
+                    raise ConnectError(self.named, told, timeout=error.timeout) from error.__cause__
 
     async def open_once(self) -> Any:
         """Connect in one try."""
@@ -286,10 +344,29 @@ class Connector:
         deadline = asyncio.timeout(self.timeout)
         try:
             async with deadline:
+                story.deadline = deadline.when()
+                if self.upper is not None:
+                    return await self.upper.open(self, story)
                 return await self._open(story, context)
-        except OSError as error:  # of which TimeoutError is one
+        except FAILURES as error:  # TimeoutError is an OSError, too
             within = self.timeout if deadline.expired() else None
-            raise ConnectError(self.address, story.told(within), timeout=within) from error
+            raise ConnectError(self.named, story.told(within), timeout=within) from error
+
+    @property
+    def named(self) -> Address:
+        """What was asked for, as errors name it."""
+        return self.address if self.upper is None else self.upper.address
+
+    async def carry(self, story: "Story") -> Stream:
+        """Connect to the carrier, for what is spoken upon it."""
+        stream: Stream = await self._open(story, self._context())
+        return stream
+
+    def leading_to(self, address: Address, tls: "TLS | None") -> "Connector":
+        """Return one with the same settings to another carrier.
+
+        :raises ConfigurationError: the settings cannot work for that one."""
+        return replace(self, address=address, tls=tls, proxies=_chain(address, self.proxy, tls))
 
     async def _open(self, story: "Story", context: "ssl.SSLContext | None") -> Any:
         if self.proxies or self.proxy_header is not None:
@@ -400,6 +477,8 @@ class Story:
     """What was tried so far, and what was broken off."""
 
     def __init__(self) -> None:
+        self.deadline: float | None = None
+        """When the try must be over, by the loop's clock."""
         self.attempts: list[Attempt] = []
         self.interrupted: list[Attempt] = []
 
@@ -410,7 +489,7 @@ class Story:
         begun = clock()
         try:
             yield
-        except OSError as error:
+        except FAILURES as error:
             self.attempts.append(Attempt(address, stage, error, clock() - begun))
             raise
         except asyncio.CancelledError:

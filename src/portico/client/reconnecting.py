@@ -79,5 +79,5 @@ async def _connect(connector: Connector, policy: Retry, delays: Iterator[float])
             failures += 1
             told.extend(error.attempts)
             if failures == policy.attempts or not policy.is_worth_it(error):
-                raise ConnectError(connector.address, told, timeout=error.timeout) from error.__cause__
-        await sleep_before(delays)
+                raise ConnectError(connector.named, told, timeout=error.timeout) from error.__cause__
+            await sleep_before(delays, error)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
 
-from portico._core import ChannelBase, Codec, LengthPrefix, Lines, Netstrings, send_all
+from portico._core import ChannelBase, Codec, send_all
 from portico.errors import ClosedError, ConfigurationError, PorticoError
 from portico.server.group_policy import NOTHING, POLICIES, GroupStats, Pending, Policy, pending_for
 from portico.transports.connection import Channel
@@ -27,6 +27,9 @@ MAX_PENDING = 256
 
 MAX_PENDING_BYTES = 256 * 1024
 """Bytes that may wait for a slow member, four times what waits in its connection by default (Redis: 8 to 32 MiB)."""
+
+NATIVE = "portico._core."
+"""Where the codecs are whose `repr` says all that there is to know of them."""
 
 log = logging.getLogger("portico.server")
 
@@ -449,7 +452,7 @@ def _frame(codec: Codec[Any], message: object) -> bytes:
 def _key_of(codec: Codec[Any]) -> Hashable:
     """Return something that is equal for codecs of the same kind and settings; in doubt, equal for `codec` only."""
     kind = type(codec)
-    if kind in (Lines, LengthPrefix, Netstrings):
+    if kind.__module__.startswith(NATIVE):
         return kind, repr(codec)
     key: Hashable = codec
     if kind.__eq__ is object.__eq__ and not any(part.__dict__.get("__slots__") for part in kind.__mro__):

@@ -86,8 +86,18 @@ class Listener(ListenerBase):
     def addresses(self) -> list[Address]:
         """All the addresses that it listens on."""
         if self._memory is not None:
-            return [self.spec.address]
-        return [each.address.replace(scheme=self.scheme) for each in self.sockets]
+            return [self.spec.name]
+        url = self.spec.url
+        if url is None:
+            return [each.address.replace(scheme=self.scheme) for each in self.sockets]
+        if url.port is None:
+            return [url for _ in self.sockets]
+        return [
+            url.replace(
+                host=each.address.host, port=each.address.port, flow=each.address.flow, scope=each.address.scope
+            )
+            for each in self.sockets
+        ]
 
     # listening
 

@@ -39,7 +39,7 @@ class ListenerBase:
         self.scheme = "tls" if spec.tls is not None and spec.address.scheme == "tcp" else spec.address.scheme
         self._context = contextvars.copy_context()
         self._hub: Hub = hub_of(asyncio.get_running_loop())
-        self._serve: Callable[[Any], Awaitable[object]] = spec.handler  # type: ignore[assignment]
+        self._serve: Callable[[Any], Awaitable[object]] = spec.handler  # type: ignore[assignment]  # a plain function is wrapped below
         if not is_async(spec.handler):
             self._serve = ThreadedHandler(spec.handler, spec.limits.max_threads)
 
@@ -57,7 +57,7 @@ class ListenerBase:
     def address(self) -> Address:
         """Where it listens, with the port that port 0 became."""
         bound = self.addresses
-        return bound[0] if bound else self.spec.address
+        return bound[0] if bound else self.spec.name
 
     async def start(self, resolver: "Resolver | None") -> None:
         """Listen, but let nobody in before `accept`.

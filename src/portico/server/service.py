@@ -1,14 +1,18 @@
 """`Service`: what a program serves, and `Server`: a service at work."""
 
 import asyncio
+import contextlib
+import importlib
 import logging
 from collections.abc import Generator, Mapping, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from portico._core import Codec
-from portico.address import Address
+from portico.address import SCHEMES, Address
 from portico.errors import ConfigurationError
+from portico.interfaces import Lifespan
 from portico.server.limits import Limits
 from portico.server.listener import Listener, SpareDescriptor
 from portico.server.listener_base import ListenerBase
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
     from portico.interfaces import Resolver
     from portico.transports.tls import TLS
+    from portico.websocket.settings import WebSocketSettings
 
 logger = logging.getLogger("portico.server")
 
@@ -32,6 +37,13 @@ graceful_timeout: 30)."""
 STOP_TIMEOUT = 5.0
 """Seconds that aborted handlers get to clean up before they are reported and left alone."""
 
+_current: ContextVar["Server | None"] = ContextVar("portico server", default=None)
+
+
+def current_server() -> "Server | None":
+    """Return the Server whose handler is running, in tasks and threads that it started, too; None elsewhere."""
+    return _current.get()
+
 
 class Service:
     """Listeners, their handlers and their limits: what `run` and `serve` run."""
@@ -41,11 +53,23 @@ class Service:
         *,
         limits: Limits | None = None,
         drain_timeout: float = DRAIN_TIMEOUT,
+        drain_delay: float = 0.0,
         resolver: "Resolver | None" = None,
     ) -> None:
-        """`limits` are the default of each listener; `drain_timeout`: seconds (30) that SIGTERM leaves to handlers."""
+        """Begin with no listeners.
+
+        :param limits: the default of each listener.
+        :param drain_timeout: seconds (30) that SIGTERM leaves to handlers.
+        :param drain_delay: seconds (0) before that in which everything goes on, but health checks (`door.health`) fail,
+            so that load balancers send nobody any more when listening stops. Give it what they need to notice: interval
+            of the checks times the number of failures that they want to see.
+        :raises ConfigurationError: a negative delay
+        """
+        if drain_delay < 0:
+            raise ConfigurationError(f"Service: drain_delay is seconds, 0 or more, not {drain_delay!r}")
         self.limits = limits or Limits()
         self.drain_timeout = drain_timeout
+        self.drain_delay = drain_delay
         self.resolver = resolver
         self.specs: list[ListenerSpec] = []
 
@@ -56,6 +80,7 @@ class Service:
         *,
         packets: Handler | None = None,
         codec: Codec[Any] | None = None,
+        websocket: "WebSocketSettings | None" = None,
         tls: "TLS | None" = None,
         limits: Limits | None = None,
         allow: Sequence[str] | None = None,
@@ -76,9 +101,14 @@ class Service:
         packet from there, and ends with the handler, by `idle_timeout`, or when a packet cannot be delivered.
         `max_connections` bounds how many there are: packets of further ones are dropped and counted.
 
-        :param address: `tcp://…`, `tls://…` (needs `tls`), `udp://…`, `unix:…`, `unixpacket:…`, `unixgram:…`, `vsock://…`
-            or `mem:…`; `*` or no host means every interface. Or a socket that exists, or its descriptor: one that
-            listens, or a bound one for packets.
+        At `ws://host:port/path`, `wss://…` and `ws+unix:path:/path` the handler gets a Channel whose messages are those
+        of a WebSocket, str and bytes; other paths are answered with 404. At `http://…`, `https://…` and `http+unix:…`
+        it is a `Door`.
+
+        :param address: `tcp://…`, `tls://…` (needs `tls`), `udp://…`, `unix:…`, `unixpacket:…`, `unixgram:…`, `vsock://…`,
+            `mem:…`, or one of those above; `*` or no host means every interface. Or a socket that exists, or its
+            descriptor: one that listens, or a bound one for packets.
+        :param websocket: for `ws`, `wss` and `ws+unix`: origins, subprotocols, who may come in, compression, sizes.
         :param packets: in place of `handler`, for `udp`, `unixgram`, `raw` and `packet`: a function
             `(packet, datagrams)` that gets every packet, one by one; `datagrams.send(data, to=packet)` answers. A plain
             one runs in a thread.
@@ -104,6 +134,11 @@ class Service:
         where, sock = _place(address)
         if (handler is None) == (packets is None):
             raise ConfigurationError(f"{where} needs a handler, or packets=: one of the two")
+        url = where if SCHEMES[where.scheme].served_by else None
+        if url is not None and handler is not None:
+            handler, codec, where = served(url, handler, codec=codec, websocket=websocket), None, url.carrier
+        elif websocket is not None:
+            raise ConfigurationError(f"websocket= is for ws, wss and ws+unix, not for {where}")
         spec = ListenerSpec(
             where,
             packets or handler,  # type: ignore[arg-type]  # one of them is there
@@ -119,6 +154,7 @@ class Service:
             proxied_by,
             packets is not None,
             sock,
+            url,
         )
         spec.check()
         self.specs.append(spec)
@@ -132,19 +168,27 @@ class Server:
         if not service.specs:
             raise ConfigurationError("the service listens nowhere: call service.listen(address, handler) first")
         self.service = service
+        self.leaving = Signal()
+        """True from the moment that a drain was asked for, `drain_delay` before `draining`: health checks fail."""
         self.draining = Signal()
         """True from the moment that the server wants its handlers to come to an end; each connection shows it."""
         self.listeners: list[ListenerBase] = []
         self._spare = SpareDescriptor()
         self._changed = asyncio.Event()
         self._closed = Signal()
+        self._lifespans: list[Lifespan] = []
 
     async def start(self) -> None:
         """Listen on every address, then begin to accept on all of them.
 
         :raises BindError: an address cannot be had; nothing listens then
         :raises ResolveError: a name is unknown"""
+        before = _current.set(self)  # listeners hand their context on to handlers
         try:
+            for handler in dict.fromkeys(spec.handler for spec in self.service.specs):
+                if isinstance(handler, Lifespan):
+                    await handler.startup()
+                    self._lifespans.append(handler)
             for spec in self.service.specs:
                 listener: ListenerBase
                 if spec.wants_packets or spec.address.scheme in PEERS:
@@ -159,7 +203,10 @@ class Server:
                 listener.accept()
         except BaseException:
             self.close()
+            await self._shut_down()
             raise
+        finally:
+            _current.reset(before)
 
     @property
     def addresses(self) -> list[Address]:
@@ -186,6 +233,16 @@ class Server:
 
     async def wait_closed(self) -> None:
         """Wait until every connection and handler has come to its end by itself."""
+        await self._all_over()
+        if self._closed:
+            await self._shut_down()
+
+    async def _shut_down(self) -> None:
+        """Let handlers clear away what they began with."""
+        while self._lifespans:
+            await self._lifespans.pop().shutdown()
+
+    async def _all_over(self) -> None:
         while any(listener.sessions for listener in self.listeners):
             self._changed.clear()
             await self._changed.wait()
@@ -194,7 +251,14 @@ class Server:
         """Stop listening, tell the handlers (`connection.draining`), wait up to `timeout` seconds (default: the
         service's `drain_timeout`) for them to end, then abort what is left. Connections whose handler has ended may
         still send what it left behind, within `close_timeout`. Peers of packets, whose end nobody tells, are received
-        from no more: their handlers get what has come, and then the end."""
+        from no more: their handlers get what has come, and then the end.
+
+        Before all that the service's `drain_delay` passes, unless `timeout` is 0 or nothing listens any more."""
+        self.leaving.set()
+        if self.service.drain_delay and timeout != 0 and not self._closed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.service.drain_delay):
+                    await self._closed
         self.close()
         self.draining.set()
         for listener in self.listeners:
@@ -202,17 +266,20 @@ class Server:
         timeout = self.service.drain_timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(timeout):
-                await self.wait_closed()
+                await self._all_over()
         except TimeoutError:
             closing = max(listener.spec.limits.close_timeout for listener in self.listeners)
             await self._end(everything=False, timeout=STOP_TIMEOUT + closing)
+        await self._shut_down()
 
     async def abort(self) -> None:
         """Stop listening and end every handler and connection now. A handler that does not end within 5 s though it
         was cancelled is reported, and left alone."""
+        self.leaving.set()
         self.close()
         self.draining.set()
         await self._end(everything=True, timeout=STOP_TIMEOUT)
+        await self._shut_down()
 
     async def _end(self, *, everything: bool, timeout: float) -> None:
         for listener in self.listeners:
@@ -222,7 +289,7 @@ class Server:
                     session.stop()
         try:
             async with asyncio.timeout(timeout):
-                await self.wait_closed()
+                await self._all_over()
         except TimeoutError:
             for listener in self.listeners:
                 for session in listener.sessions:
@@ -246,6 +313,13 @@ def _place(address: "Address | str | socket.socket | int") -> "tuple[Address, so
     from portico.transports.adopting import listening_address
 
     return listening_address(address)
+
+
+def served(address: Address, handler: Handler, **settings: Any) -> Handler:
+    """Return the handler of connections that speaks what `address` names, and calls `handler` for what is upon it."""
+    module, _, function = SCHEMES[address.scheme].served_by.partition(":")
+    made: Handler = getattr(importlib.import_module(module), function)(address, handler, **settings)
+    return made
 
 
 class Serving:

@@ -48,9 +48,11 @@ class Session:
         assert connection is not None
         handled = error is None or self.count(error)
         if isinstance(error, asyncio.CancelledError):
-            connection.abort()
-        else:
+            connection.dismiss()
+        elif error is None:
             connection.close()
+        else:
+            connection.close_after(error)
         if self.lost:
             self.listener.ended(self)
         return handled
@@ -70,9 +72,13 @@ class Session:
             if logger.isEnabledFor(logging.INFO):
                 logger.info("%s: %s", self.name(), error)
         else:
-            stats.handler_errors += 1
-            logger.error("%s: the handler failed: %r", self.name(), error, exc_info=error)
+            self.failed(error)
         return True
+
+    def failed(self, error: BaseException) -> None:
+        """Count an error of the handler's own, and log it; the handler may go on."""
+        self.listener.stats.handler_errors += 1
+        logger.error("%s: the handler failed: %r", self.name(), error, exc_info=error)
 
     def name(self) -> str:
         """Return the peer's address, as far as it is known still."""
@@ -92,7 +98,7 @@ class Session:
         if self.task is not None:
             self.task.cancel()
         if self.connection is not None:
-            self.connection.abort()
+            self.connection.dismiss()
         elif self.wire is not None:
             Stream(self.wire, self.listener.settings, scheme=self.listener.scheme).abort()
 

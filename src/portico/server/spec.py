@@ -47,6 +47,13 @@ class ListenerSpec:
     """Whether `handler` is that of `packets=`."""
     socket: _socket.socket | None = None
     """The socket that exists already, in place of one at `address`."""
+    url: Address | None = None
+    """What is served upon the connections of `address`, where that is more than they are."""
+
+    @property
+    def name(self) -> Address:
+        """The address as it was asked for."""
+        return self.url or self.address
 
     def check(self) -> None:
         """:raises ConfigurationError: something that cannot work
@@ -58,7 +65,7 @@ class ListenerSpec:
             also = "; with packets=handler it can" if scheme in PACKETS else ""
             known = ", ".join((*STREAMS, "unixpacket", *PEERS))
             raise UnsupportedError(
-                f"cannot serve {self.address}: there are no connections at {scheme}:{also}; known: {known}"
+                f"cannot serve {self.name}: there are no connections at {scheme}:{also}; known: {known}"
             )
         self._check_handler()
         if self.codec is not None and not isinstance(self.codec, Codec):
@@ -68,7 +75,7 @@ class ListenerSpec:
                 f"{self.address} carries bytes in a row: it needs a codec such as Lines(), not {self.codec!r}"
             )
         if scheme == "tls" and self.tls is None:
-            raise ConfigurationError(f"{self.address} needs tls=TLS(certificate=…, key=…)")
+            raise ConfigurationError(f"{self.name} needs tls=TLS(certificate=…, key=…)")
         if (self.mode is not None or self.owner is not None) and SCHEMES[scheme].parts != "path":
             raise ConfigurationError(f"mode and owner are for Unix sockets, not for {self.address}")
         if SCHEMES[scheme].kind != "stream" and (self.tls is not None or self.proxied_by is not None):
@@ -84,7 +91,7 @@ class ListenerSpec:
 
     def _check_handler(self) -> None:
         if not callable(self.handler):
-            raise ConfigurationError(f"the handler of {self.address} must be a function, not {self.handler!r}")
+            raise ConfigurationError(f"the handler of {self.name} must be a function, not {self.handler!r}")
         if inspect.isasyncgenfunction(self.handler) or inspect.isgeneratorfunction(self.handler):
             raise ConfigurationError(f"the handler of {self.address} must not yield: a generator never runs by itself")
 

@@ -110,6 +110,31 @@ class Job:
             self.result.set_exception(error)
 
 
+async def run_in(threads: Threads, call: "functools.partial[Any]", give_up: Callable[[], object]) -> Any:
+    """Run `call`, a plain function with its arguments, in one of `threads`, and return what it returns.
+
+    Cancelled, it calls `give_up()`, which lets the function fail, and waits for its end.
+
+    :raises ConfigurationError: it is no plain function: it returned something to await or iterate"""
+    context = contextvars.copy_context()
+    job = Job(lambda: context.run(call))
+    threads.start(job)
+    try:
+        result = await job.result
+    except asyncio.CancelledError:
+        give_up()
+        if not job.withdraw():
+            await job.ended
+        raise
+    if inspect.isawaitable(result) or inspect.isasyncgen(result) or inspect.isgenerator(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise ConfigurationError(
+            f"the handler {call.func!r} returned something to await or iterate: define it with async def"
+        )
+    return result
+
+
 class ThreadedHandler:
     """A handler for the loop that runs a plain function in a thread, at most `max_threads` at a time."""
 
@@ -119,24 +144,8 @@ class ThreadedHandler:
 
     async def __call__(self, connection: "Stream | Channel[Any] | Datagrams", *before: object) -> None:
         """Call the function with `before` and the blocking face of `connection`."""
-        context = contextvars.copy_context()
         face = blocking_face(connection)
-        call = functools.partial(self.function, *before, face)
-        job = Job(lambda: context.run(call))
-        self._threads.start(job)
-        try:
-            result = await job.result
-        except asyncio.CancelledError:
-            connection.abort()  # so that its calls fail
-            if not job.withdraw():
-                await job.ended
-            raise
-        if inspect.isawaitable(result) or inspect.isasyncgen(result) or inspect.isgenerator(result):
-            if inspect.iscoroutine(result):
-                result.close()
-            raise ConfigurationError(
-                f"the handler {self.function!r} returned something to await or iterate: define it with async def"
-            )
+        await run_in(self._threads, functools.partial(self.function, *before, face), connection.abort)
 
     def close(self) -> None:
         """Let the threads end with the handlers that run and wait."""

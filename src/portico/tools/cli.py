@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from portico.tools.discover_command import DISCOVER_HELP, discover
+from portico.tools.fetch_command import FETCH_CODES, FETCH_HELP, fetch
 from portico.tools.options_command import OPTIONS_HELP, options
 from portico.tools.parameters import Debug, asked_for_debug, debug_wanted, help_text, not_negative
 from portico.tools.report import EXIT_CODES, INTERRUPTED, WRONG, Stop, ending, note, run
@@ -514,6 +515,7 @@ def resolve(
 app.command(epilog=EXIT_CODES, help=SOCKETS_HELP)(sockets)
 app.command(epilog=EXIT_CODES, help=DISCOVER_HELP)(discover)
 app.command(epilog=EXIT_CODES, help=OPTIONS_HELP)(options)
+app.command(epilog=FETCH_CODES, help=FETCH_HELP)(fetch)
 
 
 def _throwaway(host: str, directory: str) -> str:

@@ -1,6 +1,7 @@
 """`Stream` and `Channel`: what every handler and every client gets, over any transport."""
 
 import asyncio
+import contextlib
 import enum
 import socket
 import struct
@@ -43,11 +44,12 @@ class State(enum.Enum):
 class Signal:
     """Something that happens once: its truth value says whether, awaiting it waits for it."""
 
-    __slots__ = ("_event", "_happened")
+    __slots__ = ("_calls", "_event", "_happened")
 
     def __init__(self) -> None:
         self._happened = False
         self._event: asyncio.Event | None = None
+        self._calls: set[Callable[[], object]] = set()
 
     def __bool__(self) -> bool:
         return self._happened
@@ -57,6 +59,19 @@ class Signal:
         self._happened = True
         if self._event is not None:
             self._event.set()
+        while self._calls:
+            self._calls.pop()()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call `function`, which does little and never raises, when it happens; at once if it has."""
+        if self._happened:
+            function()
+        else:
+            self._calls.add(function)
+
+    def call_off(self, function: Callable[[], object]) -> None:
+        """Do not call `function` any more; it need not have been asked for."""
+        self._calls.discard(function)
 
     async def wait(self) -> None:
         """Wait until it has happened."""
@@ -111,18 +126,23 @@ class ConnectionFace(Connection):
         """The address of the peer; behind a trusted proxy (`proxied_by`) that of the real client. A Unix client has
         usually none of its own: then it is the server's path, too."""
         if self._remote is None:
-            remote = peer_address(self.wire, self.scheme) or self._ask("getpeername")
+            remote = peer_address(self.wire, self._carrier) or self._ask("getpeername")
             if remote.family == AF_UNIX and not remote.path:
                 remote = self.local_address
             self._remote = remote
         return self._remote
+
+    @property
+    def _carrier(self) -> str:
+        """The scheme of the connection that the messages are upon."""
+        return SCHEMES[self.scheme].carrier or self.scheme
 
     def _ask(self, method: str) -> Address:
         if self.scheme == "mem":  # a pair that nobody named
             return Address("mem", path="pair")
         sock = self.socket
         try:
-            return Address.from_sockaddr(self.scheme, sock.family, getattr(sock, method)())
+            return Address.from_sockaddr(self._carrier, sock.family, getattr(sock, method)())
         except OSError:
             raise self.closed_error() from None
 
@@ -173,7 +193,7 @@ class ConnectionFace(Connection):
         """Process, user and group of the peer of a Unix socket when it connected (SO_PEERCRED of unix(7)).
 
         :raises UnsupportedError: not a Unix socket, or a platform without it"""
-        if self.scheme not in ("unix", "unixpacket") or sys.platform != "linux":
+        if self._carrier not in ("unix", "unixpacket") or sys.platform != "linux":
             raise UnsupportedError("peer credentials need a connected Unix socket on Linux")
         data = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         return Credentials(*struct.unpack("3i", data))
@@ -186,25 +206,35 @@ class ConnectionFace(Connection):
         :raises UnsupportedError: a TLS or memory connection, or a peer of a UDP server: it has no socket of its own
         :raises ClosedError: the connection is closed or lost"""
         await self.flush()
-        self.local_address, self.remote_address  # noqa: B018  # known from here on
+        self.local_address  # noqa: B018  # known from here on
+        with contextlib.suppress(UnsupportedError):  # packets from anybody
+            self.remote_address  # noqa: B018  # likewise
         return self.take_socket()
+
+    async def _in_turn(self, send: Callable[[], int]) -> int:
+        """Call `send` behind all that was sent before, again while it finds no room (below 0), and return the rest."""
+        while True:
+            await self.flush()
+            sent = send()
+            if sent >= 0:
+                return sent
+            await asyncio.sleep(0.001)  # the kernel has no room, and nothing of ours waits that would tell when it has
 
     async def _send_with_control(self, data: bytes, control: bytes) -> None:
         """Send `data` with a control buffer, behind all that was sent before."""
         wire: Any = self.wire
         if not hasattr(wire, "send_control"):
             raise UnsupportedError("ancillary data needs a plain socket that Portico reads itself (Linux)")
-        while True:
-            await self.flush()
+
+        def send() -> int:
             try:
-                sent = wire.send_control(data, control)
+                return wire.send_control(data, control)  # type: ignore[no-any-return]  # the wire is of the core
             except OSError as error:
                 if isinstance(error, UnsupportedError):
                     raise
                 raise ClosedError(f"ancillary data could not be sent: {describe(error)}") from error
-            if sent >= 0:
-                break
-            await asyncio.sleep(0.001)  # the kernel has no room, and nothing of ours waits that would tell when it has
+
+        sent = await self._in_turn(send)
         if sent < len(data):
             await self.send(data[sent:])  # type: ignore[attr-defined]  # a Stream, as a packet leaves whole
 
@@ -240,7 +270,7 @@ def peer_address(wire: Wire, scheme: str) -> Address | None:
 class Channel(ChannelBase[T], ConnectionFace):
     """A connection that carries whole messages of type T in order."""
 
-    __slots__ = ("__dict__", "__weakref__", "_local", "_remote", "draining", "scheme")
+    __slots__ = ("__dict__", "__weakref__")
 
     def __init__(
         self,
@@ -295,7 +325,7 @@ class Channel(ChannelBase[T], ConnectionFace):
 class Stream(StreamBase, ConnectionFace):
     """A connection that carries bytes in order."""
 
-    __slots__ = ("__dict__", "__weakref__", "_local", "_remote", "draining", "scheme")
+    __slots__ = ("__dict__", "__weakref__")
 
     def __init__(
         self,

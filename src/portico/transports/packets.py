@@ -18,16 +18,15 @@ from portico.transports.wires import set_options, unsupported_family
 MAX_UDP: Final = {socket.AF_INET: 65_507, socket.AF_INET6: 65_527}
 """Payload of the largest UDP packet: 65,535 less the headers of UDP (8) and IPv4 (20); IPv6 does not count its own."""
 
-# linux/in.h, linux/in6.h, linux/udp.h and asm-generic/socket.h: what every packet is asked to tell, where it is known.
+# What every packet is asked to tell, where it is known: the constants for IPv4 sockets, and those for IPv6 ones, which
+# carry IPv4, too.
 _TELLING: Final = {
-    "packet_info": ((socket.AF_INET, 0, 8), (socket.AF_INET6, 41, 49)),  # IP_PKTINFO, IPV6_RECVPKTINFO
-    "ttl": ((socket.AF_INET, 0, 12), (socket.AF_INET6, 41, 51), (socket.AF_INET6, 0, 12)),  # RECVTTL, RECVHOPLIMIT
-    "errors": ((socket.AF_INET, 0, 11), (socket.AF_INET6, 41, 25), (socket.AF_INET6, 0, 11)),  # IP(V6)_RECVERR
-    "gro": ((socket.AF_INET, 17, 104), (socket.AF_INET6, 17, 104)),  # UDP_GRO
-    "only_own_groups": ((socket.AF_INET, 0, 49), (socket.AF_INET6, 41, 29)),  # IP(V6)_MULTICAST_ALL
+    "packet_info": (("IP_PKTINFO",), ("IPV6_RECVPKTINFO",)),
+    "ttl": (("IP_RECVTTL",), ("IPV6_RECVHOPLIMIT", "IP_RECVTTL")),
+    "errors": (("IP_RECVERR",), ("IPV6_RECVERR", "IP_RECVERR")),
+    "gro": (("UDP_GRO",), ("UDP_GRO",)),
+    "only_own_groups": (("IP_MULTICAST_ALL",), ("IPV6_MULTICAST_ALL",)),
 }
-_SO_TIMESTAMPNS: Final = 35
-_SO_RXQ_OVFL: Final = 40
 
 
 class SocketNames:
@@ -140,18 +139,27 @@ def let_tell(
         return
     wanted = dict(packet_info=packet_info, ttl=ttl, gro=gro and sock.type == socket.SOCK_DGRAM, errors=True)
     for name, on in wanted.items():
-        _set(sock, name, on)
-    _set(sock, "only_own_groups", False, always=True)
+        if on:
+            _tell(sock, name, True)
+    _tell(sock, "only_own_groups", False)
     if timestamps:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-    sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+        _set(sock, "SO_TIMESTAMPNS", True)
+    _set(sock, "SO_RXQ_OVFL", True)
 
 
-def _set(sock: socket.socket, name: str, value: bool, *, always: bool = False) -> None:
-    for family, level, number in _TELLING[name]:
-        if sock.family == family and (value or always):
-            with contextlib.suppress(OSError):  # an older kernel does without
-                sock.setsockopt(level, number, value)
+def _tell(sock: socket.socket, name: str, value: bool) -> None:
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        for constant in _TELLING[name][sock.family == socket.AF_INET6]:
+            _set(sock, constant, value)
+
+
+def _set(sock: socket.socket, constant: str, value: bool) -> None:
+    from portico.option_numbers import place_of  # not before there is such a socket
+
+    level, number, _ = place_of(constant)
+    if number is not None:
+        with contextlib.suppress(OSError):  # an older kernel does without
+            sock.setsockopt(level, number, value)
 
 
 def port_of(hub: Hub, sock: socket.socket, names: SocketNames, *, is_connected: bool, max_fds: int = 0) -> PacketPort:
@@ -160,7 +168,7 @@ def port_of(hub: Hub, sock: socket.socket, names: SocketNames, *, is_connected: 
         reports = sock.family in (socket.AF_INET, socket.AF_INET6)
         return _core.NativePort(hub, sock, names, is_connected=is_connected, reports=reports, max_passed=max_fds)
     for name in ("gro", "errors"):  # what comes of them only control messages and the error queue tell
-        _set(sock, name, False, always=True)
+        _tell(sock, name, False)
     return LoopPort(hub, sock, names, packed_sockaddr, is_connected=is_connected)
 
 

@@ -1,0 +1,452 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""How the messages of a WebSocket come: frames that are whole, in parts, deflated, or taken piece by piece (RFC 6455)."""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.string cimport memcpy
+
+from .channel cimport ChannelBase
+from .connection cimport BATCH, OPEN, PIECE, WITH_CONTROL, Connection, Failure, NEXT, ReadState, Recv
+from .frames cimport (BINARY, CONTINUATION, CONTROL_SIZE, FIN, NOT_UTF8, POLICY, PONG, PROTOCOL_BROKEN, RESERVED, RSV1, TEXT,
+                      TOO_BIG, Frames, portico_frame,
+                      portico_frame_head, portico_mask, portico_rotated, portico_utf8_goes_on, portico_utf8_rest)
+from .ring cimport Slot, ring_pop
+
+from portico.errors import MessageTooLarge, ProtocolError
+
+
+cdef extern from "Python.h":
+    PyObject* PyBytes_FromSize "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
+    int _PyBytes_Resize(PyObject** data, Py_ssize_t size) except -1
+    char* PyBytes_Data "PyBytes_AS_STRING"(PyObject* data) noexcept
+    PyObject* PyUnicode_New(Py_ssize_t size, unsigned int highest) except NULL
+    void* PyUnicode_DATA(PyObject* text) noexcept
+
+cdef enum:
+    COMMIT = 4              # memory is set aside for at most four times as much as has come
+    DEFLATE_SLACK = 1024    # bytes by which deflating may make a message longer, beside 1 in 1000
+
+cdef bytes INFLATE_TAIL = b"\x00\x00\xff\xff"    # RFC 7692 section 7.2.2
+
+
+cdef class Piece:
+    """A part of a message, in the queue."""
+
+
+cdef class FrameReader(ChannelBase):
+    """A channel that receives frames; what they say beside messages is for its subclass."""
+
+    def __dealloc__(self):
+        Py_XDECREF(self.body)
+
+    cdef int control(self, int opcode, const char* data, Py_ssize_t size) except -1:
+        """Obey a control frame, whose payload is masked still."""
+        raise NotImplementedError
+
+    cdef int break_off(self, int code, object error) except -1:
+        """Say what is wrong, and close; the messages that came before stay readable. Returns 1."""
+        raise NotImplementedError
+
+    cdef int stop_reading(self, ReadState state) except -1:
+        """End the queue of messages; the frames after it are still told apart, for one of them says good-bye."""
+        return Connection.stop_reading(self, state)
+
+    # receiving
+
+    cdef int bytes_arrived(self, const char* data, Py_ssize_t size) except -1:
+        cdef bint reader_waits = self.reader is not None and self.messages.count == 0
+        cdef Py_ssize_t used, wanted
+        if self.close_received or self.failing or self.lost or (self.read_state != OPEN and not self.closing):
+            return 0
+        self.active = self.heard = self.hub.now
+        self.settings.bytes_received += size
+        while self.carry_size and size:     # only the front of a frame is ever kept: complete it, leave the rest where it is
+            wanted = min(self.missing_front(), size)
+            self.keep(data, wanted)
+            data, size = data + wanted, size - wanted
+            used = self.parse(self.carry + self.carry_start, self.carry_size)
+            if used and self.carry_size:
+                self.clear_carry_front(min(used, self.carry_size))
+        if size and not self.close_received and not self.failing:
+            used = self.parse(data, size)
+            if used < size and not self.close_received and not self.failing:
+                self.keep(data + used, size - used)
+        if self.carry_size or self.opcode:
+            if not self.message_begun:
+                self.message_begun = self.active
+                self.set_deadline()
+        else:
+            self.message_begun = 0
+        if self.in_pieces and self.body_size and not self.compressed and self.read_state == OPEN:
+            self.cut_piece(False)
+        return 0 if self.closing else self.announce(reader_waits)
+
+    cdef Py_ssize_t missing_front(self) noexcept:
+        """Return how many bytes there must be at least before `parse` can take up what is in the carry."""
+        cdef portico_frame frame
+        if not portico_frame_head(self.carry + self.carry_start, self.carry_size, &frame):
+            return frame.size - self.carry_size
+        return frame.size + <Py_ssize_t>frame.length - self.carry_size     # a control frame, or it would be taken up
+
+    cdef Py_ssize_t parse(self, const char* data, Py_ssize_t size) except -1:
+        """Take the frames in `data`, return how many bytes were used: all but the front of a frame."""
+        cdef Py_ssize_t used = 0, length
+        cdef portico_frame frame
+        while used < size:
+            if self.frame_left:
+                length = min(self.frame_left, size - used)
+                self.take_payload(data + used, length)
+                used += length
+            else:
+                if not portico_frame_head(data + used, size - used, &frame):
+                    return used
+                if frame.first & 8 and frame.length <= CONTROL_SIZE and <Py_ssize_t>frame.length > size - used - frame.size:
+                    return used
+                if self.begin_frame(&frame):
+                    return size
+                used += frame.size
+                length = <Py_ssize_t>frame.length
+                if frame.first & 8:
+                    self.control(frame.first & 15, data + used, length)
+                    used += length
+                elif self.opcode and self.final and not self.fragments and length <= size - used and not self.compressed \
+                        and not self.unwanted:
+                    self.take_whole(data + used, &frame)
+                    used += length
+                elif not length and self.final and self.opcode:
+                    self.end_message()
+                else:
+                    self.frame_left = length
+            if self.close_received or self.failing:
+                return size
+        return used
+
+    cdef int begin_frame(self, portico_frame* frame) except -1:
+        """Check the head of a frame and take up what it says; return 1 where it broke the rules."""
+        cdef int opcode = frame.first & 15
+        if frame.masked == self.frames.client:
+            return self.break_off(PROTOCOL_BROKEN, ProtocolError(
+                "a server must not mask its frames" if self.frames.client else "a client must mask its frames"))
+        if frame.first & RESERVED or (frame.first & RSV1 and (self.frames.deflate is None or opcode not in (TEXT, BINARY))):
+            return self.break_off(PROTOCOL_BROKEN, ProtocolError("a frame has a reserved bit that no extension uses"))
+        if not frame.minimal or frame.length >> 63:
+            return self.break_off(PROTOCOL_BROKEN, ProtocolError("the length of a frame is not in its shortest form"))
+        self.key = frame.key
+        self.masked = frame.masked
+        if opcode & 8:
+            if opcode > PONG:
+                return self.break_off(PROTOCOL_BROKEN, ProtocolError(f"there are no frames with the opcode {opcode}"))
+            if not frame.first & FIN or frame.length > CONTROL_SIZE:
+                return self.break_off(PROTOCOL_BROKEN, ProtocolError(
+                    "a control frame is whole and has at most 125 bytes, but one came in parts or longer"))
+            return 0
+        if opcode > BINARY:
+            return self.break_off(PROTOCOL_BROKEN, ProtocolError(f"there are no frames with the opcode {opcode}"))
+        if (opcode == CONTINUATION) != (self.opcode != 0):
+            return self.break_off(PROTOCOL_BROKEN, ProtocolError(
+                "a continuation frame came where no message had begun" if opcode == CONTINUATION
+                else "a message began before the one before it had ended"))
+        return self.begin_payload(frame, opcode)
+
+    cdef int begin_payload(self, portico_frame* frame, int opcode) except -1:
+        """Take up a data frame within its message; return 1 where that becomes too large."""
+        cdef Py_ssize_t limit = self.frames.max_size
+        self.final = frame.first & FIN != 0
+        if opcode:
+            self.opcode = opcode
+            self.compressed = frame.first & RSV1 != 0
+            self.unwanted = self.closing
+            self.fragments = 0
+            self.utf8.missing = 0
+        else:
+            self.fragments += 1
+            if self.fragments >= self.frames.max_fragments and not self.unwanted and not self.in_pieces:
+                return self.break_off(POLICY, ProtocolError(
+                    f"a message came in more than {self.frames.max_fragments} frames: raise max_fragments to allow it"))
+        if self.unwanted:
+            return 0
+        if self.compressed:
+            limit += limit // 1000 + DEFLATE_SLACK
+        elif self.in_pieces:
+            return 0
+        if <Py_ssize_t>frame.length > limit - self.body_size:
+            return self.break_off(TOO_BIG, MessageTooLarge(self.body_size + <Py_ssize_t>frame.length, self.frames.max_size))
+        return 0
+
+    cdef int take_whole(self, const char* data, portico_frame* frame) except -1:
+        """Make a message of a frame that is one, and is here."""
+        cdef Py_ssize_t size = <Py_ssize_t>frame.length
+        cdef PyObject* made
+        cdef unsigned char seen
+        cdef bint is_text = self.opcode == TEXT
+        self.opcode = 0
+        if not is_text:
+            message = PyBytes_FromStringAndSize(NULL, size)
+            if frame.masked:
+                portico_mask(PyBytes_AS_STRING(message), data, size, frame.key)
+            else:
+                memcpy(PyBytes_AS_STRING(message), data, size)
+            return self.announce_message(PyMemoryView_FromObject(message) if self.frames.memoryviews else message, size)
+        if not size:
+            return self.announce_message("", 0)
+        made = PyUnicode_New(size, 127)
+        text = <object>made
+        Py_DECREF(text)
+        seen = portico_mask(<char*>PyUnicode_DATA(made), data, size, frame.key if frame.masked else 0)
+        if seen >= 128:
+            try:
+                text = PyUnicode_DecodeUTF8(<char*>PyUnicode_DATA(made), size, NULL)
+            except UnicodeDecodeError as error:
+                return self.break_off(NOT_UTF8, not_utf8(error.start))
+        return self.announce_message(text, size)
+
+    cdef int announce_message(self, object message, Py_ssize_t size) except -1:
+        self.settings.messages_received += 1
+        return self.push(message, size)
+
+    cdef int take_payload(self, const char* data, Py_ssize_t size) except -1:
+        """Add to the message what came of the payload of its frame."""
+        cdef char* place
+        if not self.unwanted:
+            self.grow_body(size)
+            place = PyBytes_Data(self.body) + self.body_size
+            portico_mask(place, data, size, self.key if self.masked else 0)
+            self.key = portico_rotated(self.key, size)
+            self.body_size += size
+            if self.opcode == TEXT and not self.compressed and not portico_utf8_goes_on(&self.utf8, place, size):
+                self.break_off(NOT_UTF8, not_utf8(self.body_size))
+                return 0
+        self.frame_left -= size
+        if not self.frame_left and self.final:
+            self.end_message()
+        return 0
+
+    cdef int grow_body(self, Py_ssize_t more) except -1:
+        """Make room for `more` bytes, and at once for all that the frame announces, unless most of that has yet to come."""
+        cdef Py_ssize_t needed = self.body_size + more + PyBytes_GET_SIZE(INFLATE_TAIL)
+        cdef Py_ssize_t known = self.body_size + self.frame_left + PyBytes_GET_SIZE(INFLATE_TAIL)
+        if needed <= self.body_capacity:
+            return 0
+        needed = min(max(known, 2 * self.body_capacity), COMMIT * needed)
+        if self.body is NULL:
+            self.body = PyBytes_FromSize(NULL, needed)
+        else:
+            self.body_capacity = 0
+            _PyBytes_Resize(&self.body, needed)
+        self.body_capacity = needed
+        return 0
+
+    cdef int drop_body(self) except -1:
+        Py_XDECREF(self.body)
+        self.body = NULL
+        self.body_size = self.body_capacity = 0
+        return 0
+
+    cdef object body_bytes(self):
+        """Return the body as bytes, and have none any more."""
+        cdef PyObject* body = self.body
+        if body is NULL:
+            return b""
+        self.body = NULL
+        self.body_capacity = 0
+        size, self.body_size = self.body_size, 0
+        _PyBytes_Resize(&body, size)
+        whole = <object>body
+        Py_DECREF(whole)
+        return whole
+
+    cdef int end_message(self) except -1:
+        """The last frame of a message is whole."""
+        cdef int opcode = self.opcode
+        cdef Py_ssize_t size
+        self.opcode = self.fragments = 0
+        if self.unwanted:
+            self.cut = False
+            return self.drop_body()
+        if self.compressed:
+            message = self.inflated()
+            if message is None:
+                return 0
+        elif opcode == TEXT and self.utf8.missing:
+            return self.break_off(NOT_UTF8, not_utf8(self.body_size))
+        elif self.cut:
+            self.opcode = opcode
+            self.cut_piece(True)
+            self.opcode = 0
+            return 0
+        else:
+            message = self.body_bytes()
+        size = PyBytes_GET_SIZE(message)
+        if opcode == TEXT:
+            try:
+                message = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(message), size, NULL)
+            except UnicodeDecodeError as error:
+                return self.break_off(NOT_UTF8, not_utf8(error.start))
+        elif self.frames.memoryviews:
+            message = PyMemoryView_FromObject(message)
+        return self.announce_message(message, size)
+
+    cdef bytes inflated(self):
+        """Return the body inflated; None: it cannot be, and that was dealt with."""
+        cdef Py_ssize_t limit = self.frames.max_size
+        if self.body is NULL:
+            self.grow_body(0)
+        memcpy(PyBytes_Data(self.body) + self.body_size, PyBytes_AS_STRING(INFLATE_TAIL), PyBytes_GET_SIZE(INFLATE_TAIL))
+        self.body_size += PyBytes_GET_SIZE(INFLATE_TAIL)
+        rest = self.body_bytes()
+        inflater = self.inflater
+        if inflater is None:
+            inflater = self.frames.decompressor()
+        try:
+            whole = inflater.decompress(rest, limit + 1)
+            while inflater.eof and inflater.unused_data and len(whole) <= limit:    # a block said that it is the last one
+                rest = inflater.unused_data
+                inflater = self.frames.decompressor()
+                whole += inflater.decompress(rest, limit + 1)
+        except Exception as error:      # zlib.error
+            self.break_off(NOT_UTF8, ProtocolError(f"a compressed message cannot be inflated: {error}"))
+            return None
+        if len(whole) > limit:
+            self.break_off(TOO_BIG, MessageTooLarge(len(whole), limit))
+            return None
+        self.inflater = inflater if self.frames.in_takeover else None
+        return whole
+
+    cdef int cut_piece(self, bint last) except -1:
+        """Queue what has come of a message so far."""
+        cdef Piece piece = Piece.__new__(Piece)
+        cdef Py_ssize_t size = self.body_size
+        cdef int rest = portico_utf8_rest(PyBytes_Data(self.body), size) if self.opcode == TEXT and size else 0
+        kept = PyBytes_FromStringAndSize(PyBytes_Data(self.body) + size - rest, rest) if rest else b""
+        self.body_size = size - rest
+        whole = self.body_bytes()
+        if self.opcode == TEXT:
+            whole = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(whole), PyBytes_GET_SIZE(whole), NULL)
+        if rest:
+            self.grow_body(rest)
+            memcpy(PyBytes_Data(self.body), PyBytes_AS_STRING(kept), rest)
+            self.body_size = rest
+        if not last and size == rest:
+            return 0
+        piece.data = PyMemoryView_FromObject(whole) if self.opcode == BINARY and self.frames.memoryviews else whole
+        piece.last = last
+        self.cut = not last
+        if last:
+            self.settings.messages_received += 1
+        return self.push(piece, size - rest)
+
+    # receiving in pieces
+
+    def receive_in_pieces(self):
+        """Hand out from now on what has come of a message that does not come at once; `max_size` bounds only those that
+        are compressed or taken whole. Pieces that nobody took of a message are dropped."""
+        self.in_pieces = True
+        if self.taking_pieces:
+            self.drop_pieces()
+        if self.body_size and not self.compressed and not self.unwanted and self.read_state == OPEN:
+            self.cut_piece(False)
+
+    def recv_piece(self):
+        """Await the next piece of the next message: (str or bytes, whether it is the last one). Errors as `recv`."""
+        return self.new_recv(PIECE)
+
+    cdef int take(self, Recv recv, PyObject** answer) except -1:
+        if not self.in_pieces:
+            return ChannelBase.take(self, recv, answer)
+        if self.taking_pieces and recv.kind != PIECE:
+            self.drop_pieces()
+        if not self.messages.count:
+            return 0
+        if recv.kind == PIECE:
+            return self.take_piece(answer)
+        if type(<object>self.messages.slots[self.messages.first].item) is Piece:
+            return self.join_pieces(recv, answer)
+        if recv.kind != BATCH:
+            return ChannelBase.take(self, recv, answer)
+        recv.kind = NEXT        # one at a time, as pieces may follow
+        try:
+            ChannelBase.take(self, recv, answer)
+        finally:
+            recv.kind = BATCH
+        message = <object>answer[0]
+        Py_DECREF(message)
+        batch = [message]
+        Py_INCREF(batch)
+        answer[0] = <PyObject*>batch
+        return 1
+
+    cdef int drop_pieces(self) except -1:
+        """Let go of the rest of a message of which only a part was taken."""
+        cdef Slot slot
+        cdef bint last = False
+        self.taking_pieces = False
+        while self.messages.count and not last:
+            item = <object>self.messages.slots[self.messages.first].item
+            if type(item) is not Piece:
+                return 0
+            last = (<Piece>item).last
+            slot = ring_pop(&self.messages)
+            Py_DECREF(item)
+            self.took(slot.size)
+        if not last and self.opcode:
+            self.unwanted = True
+            self.drop_body()
+        return 0
+
+    cdef int take_piece(self, PyObject** answer) except -1:
+        cdef Slot slot = ring_pop(&self.messages)
+        item = <object>slot.item
+        Py_DECREF(item)
+        self.took(slot.size)
+        if type(item) is Failure:
+            raise (<Failure>item).error
+        taken = (item, True)
+        if type(item) is Piece:
+            self.taking_pieces = not (<Piece>item).last
+            taken = ((<Piece>item).data, (<Piece>item).last)
+        Py_INCREF(taken)
+        answer[0] = <PyObject*>taken
+        return 1
+
+    cdef int join_pieces(self, Recv recv, PyObject** answer) except -1:
+        """Put a message together of its pieces, if all are there."""
+        cdef Py_ssize_t i, size = 0
+        cdef Slot slot
+        cdef list parts = []
+        cdef bint whole = False
+        for i in range(self.messages.count):
+            slot = self.messages.slots[(self.messages.first + i) & (self.messages.capacity - 1)]
+            if type(<object>slot.item) is not Piece:
+                break
+            size += slot.size
+            parts.append((<Piece>slot.item).data)
+            whole = (<Piece>slot.item).last
+            if whole:
+                break
+        if size > self.frames.max_size or (not whole and self.read_state != OPEN):
+            self.drop_pieces()
+            if size > self.frames.max_size:
+                raise MessageTooLarge(size, self.frames.max_size)
+            return 0
+        if not whole:
+            self.resume_reading()
+            return 0
+        for i in range(len(parts)):
+            slot = ring_pop(&self.messages)
+            Py_DECREF(<object>slot.item)
+            self.took(slot.size)
+        message = "".join(parts) if type(parts[0]) is str else b"".join(parts)
+        if self.frames.memoryviews and type(message) is bytes:
+            message = memoryview(message)
+        if recv.kind == WITH_CONTROL:
+            message = (message, [])
+        elif recv.kind == BATCH:
+            message = [message]
+        Py_INCREF(message)
+        answer[0] = <PyObject*>message
+        return 1
+
+
+cdef object not_utf8(Py_ssize_t offset):
+    return ProtocolError("a text message is not UTF-8", offset)

@@ -1,0 +1,32 @@
+from .codec cimport Payload
+from .frame_reader cimport FrameReader
+
+
+cdef class WebSocketBase(FrameReader):
+    cdef object deflater                # whose window outlives a message
+    # sending a message in pieces
+    cdef int sending_pieces             # its opcode; 0: there is none
+    cdef list held                      # frames that leave behind it
+    cdef Py_ssize_t held_size
+    # the end
+    cdef bint close_sent
+    cdef int closing_code
+    cdef bytes closing_reason
+    cdef readonly object close_code     # what the peer said, 1005 where it gave none, 1006 where it said nothing
+    cdef readonly str close_reason
+    # the other end's health
+    cdef readonly object latency        # seconds that the last ping and its pong took; None: not known yet
+    cdef double ping_due, ping_sent
+    cdef dict pings                     # payload -> (when, Future)
+
+    cdef int peer_closes(self, const char* data, Py_ssize_t size) except -1
+    cdef object goodbye(self)
+    cdef int pong_came(self, bytes payload) except -1
+    cdef bytes own_ping(self)
+    cdef int keep_alive(self, double now) except -1
+    cdef int put_frame(self, int first, Payload* payload) except -1
+    cdef int put_control(self, int opcode, bytes data) except -1
+    cdef int put_close(self, int code, bytes reason) except -1
+    cdef int put_message(self, object message, object compress) except -1
+    cdef bytes squeezed(self, Payload* payload)
+    cdef int hold(self, bytes frame) except -1

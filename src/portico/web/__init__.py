@@ -1,0 +1,1 @@
+"""The HTTP front: `Door`, what it serves, and `fetch`. Imported when needed."""

@@ -1,0 +1,165 @@
+"""`Request`: what a route gets."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+from portico.address import Address
+from portico.errors import ClosedError
+from portico.protocols.http11 import BadRequest, RequestHead
+from portico.protocols.http_headers import Headers
+from portico.transports.connection import Signal, Stream
+
+
+class Incoming(Protocol):
+    """What brings the body of a request."""
+
+    stream: Stream
+
+    async def next_piece(self) -> bytes:
+        """Return what comes next of the body; b"" is its end."""
+        ...
+
+
+class Request(RequestHead):
+    """A request, with its body and its connection. Its body comes piece by piece, when it is asked for."""
+
+    __slots__ = ("_body", "_incoming", "params")
+
+    def __init__(self, method: str, target: str, version: str = "1.1", headers: Headers = Headers()) -> None:  # noqa: B008
+        super().__init__(method, target, version, headers)
+        self.params: dict[str, str] = {}
+        """What the pattern of the route found in the path: `/rooms/{room}`."""
+        self._incoming: Incoming | None = None
+        self._body: bytes | None = None
+
+    def connect(self, incoming: Incoming | None) -> None:
+        """Say what brings the body; None: the connection is somebody else's from here on."""
+        self._incoming = incoming
+
+    @property
+    def stream(self) -> Stream:
+        """The connection that it came by. To write to it is to break HTTP.
+
+        :raises ClosedError: it was upgraded: the channel has it"""
+        if self._incoming is None:
+            raise ClosedError("the connection of this request is a channel now; ask that one", clean=True)
+        return self._incoming.stream
+
+    @property
+    def remote_address(self) -> Address:
+        """The address of the client; behind a trusted proxy (`proxied_by`) that of the real one."""
+        return self.stream.remote_address
+
+    @property
+    def local_address(self) -> Address:
+        """The address that the client connected to."""
+        return self.stream.local_address
+
+    @property
+    def secure(self) -> bool:
+        """Whether it came over TLS."""
+        return self.stream.tls is not None
+
+    @property
+    def draining(self) -> Signal:
+        """True from the moment that the server wants its handlers to come to an end; may be awaited."""
+        return self.stream.draining
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        if self._body is not None:
+            if self._body:
+                yield self._body
+        elif self._incoming is not None:
+            while piece := await self._incoming.next_piece():
+                yield piece
+
+    async def body(self, max_size: int | None = None) -> bytes:
+        """Return the whole body.
+
+        :param max_size: bytes; default: what the door or the route allows. More is answered with 413.
+        :raises BadRequest: it is larger than allowed, malformed, or comes too slowly
+        :raises EndOfStream: the client went away before its end
+        :raises ClosedError: the connection was lost"""
+        if self._body is None:
+            if max_size is not None and self.body_size is not None and self.body_size > max_size:
+                raise too_large(max_size)
+            pieces, size = [], 0
+            async for piece in self._pieces():
+                size += len(piece)
+                if max_size is not None and size > max_size:
+                    raise too_large(max_size)
+                pieces.append(piece)
+            self._body = b"".join(pieces)
+        return self._body
+
+    async def text(self) -> str:
+        """Return the body as text in UTF-8.
+
+        :raises BadRequest: it is no UTF-8, or as `body`"""
+        return as_text(await self.body())
+
+    async def json(self) -> Any:
+        """Return the value that the body says in JSON.
+
+        :raises BadRequest: it is no JSON, or as `body`"""
+        return as_json(await self.body())
+
+
+class BlockingRequest(RequestHead):
+    """The request that a route gets which is a plain function: its body is there already."""
+
+    __slots__ = ("_body", "local_address", "params", "remote_address", "secure")
+
+    def __init__(self, request: Request, body: bytes) -> None:
+        super().__init__(request.method, request.target, request.version, request.headers)
+        self.params = request.params
+        self.remote_address, self.local_address = request.remote_address, request.local_address
+        self.secure = request.secure
+        self._body = body
+
+    def body(self) -> bytes:
+        """Return the whole body."""
+        return self._body
+
+    def text(self) -> str:
+        """Return the body as text in UTF-8.
+
+        :raises BadRequest: it is no UTF-8"""
+        return as_text(self._body)
+
+    def json(self) -> Any:
+        """Return the value that the body says in JSON.
+
+        :raises BadRequest: it is no JSON"""
+        return as_json(self._body)
+
+
+def too_large(limit: int) -> BadRequest:
+    """The error of a body over `limit` bytes."""
+    return BadRequest(413, f"the body is over the limit of {limit} bytes")
+
+
+def as_text(body: bytes) -> str:
+    """Return `body` as text.
+
+    :raises BadRequest: it is no UTF-8"""
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest(400, f"the body is no UTF-8: byte {error.start}") from error
+
+
+def as_json(body: bytes) -> Any:
+    """Return the value that `body` says in JSON.
+
+    :raises BadRequest: it is no JSON"""
+    try:
+        return json.loads(as_text(body))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, BadRequest):
+            raise
+        raise BadRequest(400, f"the body is no JSON: {error}") from error

@@ -1,0 +1,357 @@
+"""The HTTP/1.1 conversation on one connection: requests in, answers out in the same order."""
+
+import logging
+from collections import deque
+from collections.abc import Coroutine
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from portico.errors import ClosedError, ConfigurationError, EndOfStream
+from portico.protocols.http11 import END, BadRequest, End, RequestParser
+from portico.transports.connection import Stream
+from portico.web.answering import CONTINUE, Answer, StatusLines, drop
+from portico.web.limits import Deadline, HttpLimits
+from portico.web.request import Request, too_large
+from portico.web.response import Response
+from portico.web.routing import Route, Router
+
+if TYPE_CHECKING:
+    from portico.web.cors import CORS
+    from portico.web.metrics import Metrics
+
+logger = logging.getLogger("portico.web")
+
+READ = 16 * 1024
+"""Bytes of pipelined requests that are read at a time, which bounds how many heads there are in memory."""
+
+READ_CHUNKED = 64 * 1024
+
+DISCARD = 256 * 1024
+"""Bytes of a body that no route wanted which are read for the sake of the connection (Go's net/http: 256 KiB)."""
+
+FRESH = 1.0
+"""Seconds that a connection without a request yet has for one when draining begins: it may be on its way."""
+
+_FRESH, _IDLE, _HEAD, _BUSY, _BODY = range(5)  # what is waited for
+_UNANSWERED, _ANSWERING, _ANSWERED = range(3)  # how far the request at hand is
+
+
+class Conversation:
+    """One connection and its requests, from the first byte to the last or to an upgrade."""
+
+    __slots__ = (
+        "_asked",
+        "_body_over",
+        "_broken",
+        "_cors",
+        "_deadline",
+        "_events",
+        "_limits",
+        "_lines",
+        "_max_body",
+        "_metrics",
+        "_open",
+        "_parser",
+        "_patience",
+        "_phase",
+        "_received",
+        "_request",
+        "_router",
+        "_served",
+        "_stage",
+        "_wants_continue",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        stream: Stream,
+        router: Router,
+        limits: HttpLimits,
+        lines: StatusLines,
+        cors: "CORS | None" = None,
+        metrics: "Metrics | None" = None,
+    ) -> None:
+        self.stream = stream
+        self._router, self._limits, self._lines, self._cors, self._metrics = router, limits, lines, cors, metrics
+        self._asked = 0.0
+        self._parser = RequestParser(max_head=limits.max_head, max_headers=limits.max_headers, head=Request)
+        self._events: deque[Request | bytes | End] = deque()
+        self._deadline = Deadline(self._expire)
+        self._phase = _FRESH
+        self._served = 0
+        self._request: Request | None = None
+        self._open = True
+        self._broken = False  # the client's body did not come whole: it is to blame for what the route raises
+        self._stage = _UNANSWERED
+
+    async def run(self) -> Coroutine[Any, Any, object] | None:
+        """Answer requests until the connection is to close; or return what serves it after an upgrade."""
+        draining, on_drain = self.stream.draining, self._drain
+        self._deadline.set(self._deadline.now() + self._limits.head_timeout)
+        draining.call(on_drain)
+        try:
+            while self._open:
+                request = await self._next_request()
+                if request is None:
+                    break
+                follow = await self._answer(request)
+                if follow is not None:
+                    return follow
+        except BadRequest as error:
+            if not self._broken:
+                await self.stream.send(Answer(self._blame(error), None, False, self._lines).whole)
+        finally:  # what refers to this in a circle would keep it
+            draining.call_off(on_drain)
+            self._deadline.close()
+            self._parser.close()
+            if self._request is not None:
+                self._request.connect(None)
+        return None
+
+    # requests
+
+    async def _next_request(self) -> Request | None:
+        """Return the next request; None: there is none."""
+        events, parser, deadline = self._events, self._parser, self._deadline
+        if not events and self._served:
+            self._phase = _HEAD if parser.in_head else _IDLE
+            if self.stream.draining and not parser.in_head:
+                return None
+            limit = self._limits.head_timeout if parser.in_head else self._limits.keep_alive
+            deadline.set(deadline.now() + limit)
+        while not events:
+            if parser.failure is not None:
+                raise parser.failure
+            try:
+                data = await self.stream.recv(READ)
+            except ClosedError:
+                if self._broken or not parser.in_head:  # nobody loses anything
+                    return None
+                raise
+            if not data:
+                return None
+            events.extend(parser.feed(data))
+            if not events and self._phase != _HEAD and parser.in_head:
+                if self._phase == _IDLE:
+                    deadline.set(deadline.now() + self._limits.head_timeout)
+                self._phase = _HEAD
+        self._phase, deadline.due = _BUSY, inf
+        if self._metrics is not None:
+            self._asked = deadline.now()
+        request = events.popleft()
+        assert isinstance(request, Request)
+        return request
+
+    async def _answer(self, request: Request) -> Coroutine[Any, Any, object] | None:
+        """Answer `request`, or return what serves the connection from here on."""
+        self._request = request
+        request.connect(self)
+        self._served += 1
+        route = self._router.find(request)
+        upgrades = isinstance(route, Route) and route.upgrades
+        if request.upgrade and not upgrades:
+            self._events.extend(self._parser.resume())
+        self._begin_body(request, route)
+        response = None if self._cors is None else self._cors.preflight(request)
+        if response is None:
+            if isinstance(route, Response):
+                response = route
+            elif upgrades:
+                result = await self._upgrade(request, route)
+                if not isinstance(result, Response):
+                    return result
+                response = result
+            else:
+                response = await self._call(route, request)
+        await self._send(request, response)
+        if self._open and not self._body_over:
+            await self._discard()
+        request.connect(None)
+        self._request = None
+        return None
+
+    async def _upgrade(self, request: Request, route: Route) -> Response | Coroutine[Any, Any, object]:
+        """Return what serves the connection from here on, or an answer that refuses."""
+        self.stream.unread(self._parser.take_rest())
+        result = await self._call(route, request)
+        if isinstance(result, Response):
+            self._events.extend(self._parser.resume())
+            self._begin_body(request, route)
+        else:
+            request.headers.pack()  # the channel keeps it
+        return result  # type: ignore[no-any-return]  # as a route that upgrades promises
+
+    async def _call(self, route: Route, request: Request) -> Any:
+        """Return what `route` answers, or the answer to its error."""
+        if request.body_size is not None and request.body_size > self._max_body:
+            return self._blame(too_large(self._max_body))
+        try:
+            result = await route.function(request)
+            return result if route.upgrades or isinstance(result, Response) else Response.of(result)
+        except Exception as error:
+            if self._is_lost():
+                raise
+            if isinstance(error, BadRequest):
+                return self._blame(error)
+            self._report(error)
+            return Response.error(500)
+
+    # bodies
+
+    def _begin_body(self, request: Request, route: Route | Response) -> None:
+        events = self._events
+        self._body_over = bool(events) and events[0] is END
+        if self._body_over:
+            events.popleft()
+        self._max_body = (route.max_body or self._limits.max_body) if isinstance(route, Route) else DISCARD
+        self._received = 0
+        self._patience = self._limits.body_timeout
+        self._wants_continue = request.expects_continue
+        self._stage = _UNANSWERED
+
+    async def next_piece(self) -> bytes:
+        """Return what comes next of the body of the request at hand; b"" is its end."""
+        while not self._body_over:
+            if not self._events:
+                await self._more()
+                continue
+            event = self._events.popleft()
+            if not isinstance(event, bytes):
+                self._body_over = True
+                break
+            self._received += len(event)
+            if self._received > self._max_body:
+                raise too_large(self._max_body)
+            return event
+        return b""
+
+    async def _more(self) -> None:
+        """Wait for more of the body, but not for ever."""
+        if self._parser.failure is not None:
+            raise self._parser.failure
+        if self._wants_continue and self._stage == _UNANSWERED:
+            self._wants_continue = False
+            await self.stream.send(CONTINUE)
+        request, deadline, limits = self._request, self._deadline, self._limits
+        assert request is not None
+        most = READ_CHUNKED if request.body_size is None else max(request.body_size - self._received, READ)
+        begun = deadline.now()
+        self._phase = _BODY
+        deadline.set(begun + min(limits.body_timeout, self._patience))
+        try:
+            data = await self.stream.recv(most)
+        except ClosedError:
+            if self._broken:
+                raise BadRequest(408, "the body came too slowly") from None
+            raise
+        finally:
+            self._phase, deadline.due = _BUSY, inf
+        if not data:
+            self._broken = True
+            raise EndOfStream
+        self._patience += len(data) / limits.body_rate - (deadline.now() - begun)
+        self._events.extend(self._parser.feed(data))
+
+    def _can_discard(self, request: Request, response: Response) -> bool:
+        """Whether the rest of the body is read, or soon will be."""
+        if self._body_over:
+            return True
+        if self._wants_continue or self._parser.failure is not None:  # whether it comes at all, nobody knows
+            return False
+        if not isinstance(response.body, bytes) or request.body_size is None:
+            return True  # it may be read while the answer is sent; else it is tried
+        return request.body_size - self._received <= DISCARD
+
+    async def _discard(self) -> None:
+        """Read the rest of a body that nobody wanted, unless it is too much."""
+        self._max_body = self._received + DISCARD
+        try:
+            while await self.next_piece():
+                pass
+        except BadRequest as error:  # too late to say it
+            if not self._broken:
+                self._blame(error)
+            self._open = False
+
+    # answers
+
+    async def _send(self, request: Request, response: Response) -> None:
+        keep_alive = (
+            request.keep_alive
+            and self._served < self._limits.max_requests
+            and not self.stream.draining
+            and self._can_discard(request, response)
+        )
+        if self._cors is not None:
+            response.headers += self._cors.headers_for(request, response)
+        try:
+            answer = Answer(response, request, keep_alive, self._lines)
+        except ConfigurationError as error:
+            self._report(error)
+            await drop(response.body)
+            response = Response.error(500)
+            answer = Answer(response, request, keep_alive, self._lines)
+        self._open, self._stage = answer.keep_alive, _ANSWERING
+        if self._metrics is not None:
+            self._metrics.observe(request.method, response.status, self._deadline.now() - self._asked)
+        try:
+            await answer.send(self.stream)
+        except Exception as error:
+            if self._is_lost():
+                raise
+            if isinstance(error, ClosedError):  # what the body came from is gone
+                logger.warning(
+                    "%s: the answer to %s %s broke off: %s",
+                    self.stream.remote_address,
+                    request.method,
+                    request.path,
+                    error,
+                )
+            else:
+                self._report(error)
+            self._open = False
+            self.stream.abort()  # so that half an answer does not look whole
+        self._stage = _ANSWERED
+
+    def _is_lost(self) -> bool:
+        """Whether nobody is there for an answer: the client went away, or the connection is somebody else's."""
+        _, _, closing, lost = self.stream.flags
+        return lost or closing or self._broken or self.stream.successor is not None
+
+    def _blame(self, error: BadRequest) -> Response:
+        """Count an error of the client, and return the answer to it."""
+        count = getattr(self.stream.owner, "count", None)
+        if count is not None:
+            count(error)
+        headers = [("Connection", "close")] if error.status == 413 else []  # the rest is not worth reading
+        return Response.error(error.status, error.reason, headers=headers)
+
+    def _report(self, error: Exception) -> None:
+        """Count and log an error of a route."""
+        failed = getattr(self.stream.owner, "failed", None)
+        if failed is not None:
+            failed(error)
+        else:
+            logger.error("%s: the route failed: %r", self.stream.remote_address, error, exc_info=error)
+
+    # time
+
+    def _expire(self) -> None:
+        """The client is too slow."""
+        stream = self.stream
+        if self._phase in (_HEAD, _BODY):
+            self._broken = True
+            response = self._blame(BadRequest(408, "the request came too slowly"))
+            if self._phase == _HEAD or self._stage == _UNANSWERED:
+                stream.send(Answer(response, None, False, self._lines).whole)
+            elif self._stage == _ANSWERING:
+                stream.abort()
+        stream.close()  # which ends the wait for it
+
+    def _drain(self) -> None:
+        """The server wants to end: so does a connection that waits."""
+        if self._phase == _IDLE:
+            self.stream.close()
+        elif self._phase == _FRESH:
+            self._deadline.set(min(self._deadline.due, self._deadline.now() + FRESH))

@@ -1,0 +1,1 @@
+"""WebSockets: their settings, how one is opened, and the channel that carries their messages. Imported when needed."""

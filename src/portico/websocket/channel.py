@@ -1,0 +1,145 @@
+"""`WebSocket`: a Channel whose messages are str and bytes, kept alive, and closed with a word of why."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Buffer
+
+from portico._core.websocket import WebSocketBase
+from portico.errors import ClosedError
+from portico.transports.connection import Channel, Stream
+
+if TYPE_CHECKING:
+    from portico._core.frames import Frames
+    from portico.protocols.http11 import RequestHead
+
+__all__ = ["WebSocket"]
+
+PING_SIZE = 8
+"""Bytes of a ping's payload, enough that no two are alike."""
+
+NOT_KEPT = 1011
+"""The close code of who cannot end a message that it has begun (RFC 6455 section 7.4.1: internal error)."""
+
+
+class WebSocket(WebSocketBase, Channel[str | bytes]):
+    """A Channel over a WebSocket (RFC 6455): text is str, binary is bytes (or memoryview, where the settings say so).
+
+    Iterating ends when the peer closes with 1000 or 1001; another code is a `ClosedError` with `code` and `reason`, as
+    is a connection that ends without a closing handshake (1006). What breaks the rules of the protocol, is too large or
+    not UTF-8 is an error of `recv` after all that came before it, and the peer is told by close codes 1002, 1009, 1007.
+
+    :ivar request: the request that it began with (a server's), else None.
+    :ivar subprotocol: the one that both sides chose, or None.
+    :ivar data: what `authorize` attached."""
+
+    __slots__ = ()
+
+    request: "RequestHead | None" = None
+    subprotocol: str | None = None
+    data: Any = None
+
+    def __init__(
+        self,
+        stream: Stream,
+        frames: "Frames",
+        *,
+        scheme: str | None = None,
+        request: "RequestHead | None" = None,
+        subprotocol: str | None = None,
+        data: Any = None,
+    ) -> None:
+        """Take over `stream` behind its opening handshake; what it has received already is the first frames.
+
+        :raises BusyError: a task is receiving from the stream
+        :raises ClosedError: the stream is closed"""
+        self.scheme = scheme or self._scheme_upon(stream)
+        self.draining = stream.draining
+        self._local, self._remote = stream._local, stream._remote
+        if stream.proxy_header is not None:
+            self.proxy_header = stream.proxy_header
+        if request is not None:
+            self.request = request
+        if subprotocol is not None:
+            self.subprotocol = subprotocol
+        if data is not None:
+            self.data = data
+        WebSocketBase.__init__(self, stream.wire, frames, stream.settings, None, stream)
+
+    @staticmethod
+    def _scheme_upon(stream: Stream) -> str:
+        if stream.scheme == "unix":
+            return "ws+unix"
+        return "wss" if stream.tls is not None else "ws"
+
+    @classmethod
+    def upgrade(cls, stream: Stream, frames: "Frames", **details: Any) -> "WebSocket":
+        """Return the WebSocket that `stream` has become; arguments and errors are those of the class."""
+        return cls(stream, frames, **details)
+
+    async def ping(self, timeout: float | None = None) -> float:
+        """Send a ping, and return the seconds until its pong came; nobody needs to receive meanwhile.
+
+        :param timeout: seconds to wait for it; None: as long as the connection lasts
+        :raises TimeoutError: it did not come in time
+        :raises ClosedError: the connection is closed or lost"""
+        answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self.send_ping(os.urandom(PING_SIZE), answer)
+        async with asyncio.timeout(timeout):
+            return await answer
+
+    def fragments(self) -> "Fragments":
+        """Iterate over the next message in pieces, as they come: all str, or all bytes. It may be larger than
+        `max_size` and than memory, unless it is compressed. What is not taken of it is dropped when the next message is
+        asked for.
+
+        From the first call on, messages that do not come at once are kept in pieces; `recv` puts them together.
+        Errors are those of `recv`."""
+        return Fragments(self)
+
+    async def send_fragments(self, pieces: Iterable[str | Buffer] | AsyncIterable[str | Buffer]) -> None:
+        """Send one message in as many frames as there are `pieces`, all str or all bytes-like, as they come and as
+        there is room; `max_size` does not bound it. What is sent meanwhile leaves behind it.
+
+        An exception of `pieces`, or being cancelled, closes the connection (1011), as the message cannot be ended.
+
+        :raises TypeError: str and bytes in one message
+        :raises ClosedError: the connection is closed or lost"""
+        try:
+            if isinstance(pieces, AsyncIterable):
+                async for piece in pieces:
+                    await self.send_piece(piece, False)
+            else:
+                for piece in pieces:
+                    await self.send_piece(piece, False)
+            await self.send_piece(b"", True)
+        except BaseException as error:
+            if not isinstance(error, ClosedError):
+                self.close(NOT_KEPT, "a message could not be ended")
+            raise
+
+
+class Fragments(AsyncIterator[str | bytes]):
+    """The pieces of one message."""
+
+    __slots__ = ("_over", "_websocket")
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket: WebSocket | None = websocket
+        self._over = False
+        websocket.receive_in_pieces()
+
+    def __anext__(self) -> Awaitable[str | bytes]:
+        return self._next()
+
+    async def _next(self) -> str | bytes:
+        while not self._over:
+            assert self._websocket is not None
+            piece, self._over = await self._websocket.recv_piece()
+            if self._over:
+                self._websocket = None
+            if piece:
+                return piece  # type: ignore[no-any-return]  # the queue holds nothing else
+        raise StopAsyncIteration
