@@ -24,7 +24,7 @@ cdef extern from "Python.h":
     void* PyUnicode_DATA(PyObject* text) noexcept
 
 cdef enum:
-    COMMIT = 4              # memory is set aside for at most four times as much as has come
+    COMMIT = 16             # memory is set aside for at most that many times as much as has come; untouched, it costs none
     DEFLATE_SLACK = 1024    # bytes by which deflating may make a message longer, beside 1 in 1000
 
 cdef bytes INFLATE_TAIL = b"\x00\x00\xff\xff"    # RFC 7692 section 7.2.2

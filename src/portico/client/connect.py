@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from portico.client.proxies import Proxies, Proxy
     from portico.protocols.proxy_header import ProxyHeader
     from portico.transports.tls import TLS
+    from portico.websocket.channel import WebSocket
     from portico.websocket.settings import WebSocketSettings
 
 __all__ = ["ConnectSettings", "Connecting", "connect"]
@@ -45,8 +46,8 @@ KEPT_ATTEMPTS = 100
 """Attempts that a ConnectError tells of after many tries: the last ones."""
 
 
-class ConnectSettings(TypedDict, total=False):
-    """The settings of `connect` beside address and codec, which `reconnecting` takes, too."""
+class StreamSettings(TypedDict, total=False):
+    """The settings of `connect` beside address and codec, but for what is spoken upon the connection."""
 
     timeout: float | None
     tls: "TLS | None"
@@ -54,7 +55,6 @@ class ConnectSettings(TypedDict, total=False):
     proxy_header: "ProxyHeader | Literal['v1', 'v2'] | None"
     source: Address | str | None
     options: Mapping[str, object] | None
-    websocket: "WebSocketSettings | None"
     retry: Retry | None
     resolver: Resolver | None
     numeric_only: bool
@@ -65,14 +65,28 @@ class ConnectSettings(TypedDict, total=False):
     max_unsent: int
 
 
+class ConnectSettings(StreamSettings, total=False):
+    """The settings of `connect` beside address and codec, which `reconnecting` takes, too."""
+
+    websocket: "WebSocketSettings | None"
+
+
 @overload
 def connect(
-    address: Address | str, *, codec: None = None, **settings: Unpack[ConnectSettings]
+    address: Address | str, *, codec: None = None, websocket: None = None, **settings: Unpack[StreamSettings]
 ) -> "Connecting[Stream]": ...
 @overload
 def connect(
-    address: Address | str, *, codec: Codec[T], **settings: Unpack[ConnectSettings]
+    address: Address | str, *, codec: Codec[T], websocket: None = None, **settings: Unpack[StreamSettings]
 ) -> "Connecting[Channel[T]]": ...
+@overload
+def connect(
+    address: Address | str, *, codec: None = None, websocket: "WebSocketSettings", **settings: Unpack[StreamSettings]
+) -> "Connecting[WebSocket]": ...
+@overload
+def connect(
+    address: Address | str, *, codec: Codec[Any] | None, **settings: Unpack[ConnectSettings]
+) -> "Connecting[Any]": ...
 def connect(
     address: Address | str,
     *,

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
 from portico.errors import ProtocolError
-from portico.protocols.http_headers import Headers, encode_text, to_wire
+from portico.protocols.http_headers import Headers, _keys, encode_text, key_of, to_wire
 from portico.protocols.http_request import RequestHead
 
 __all__ = ["END", "REASONS", "BadRequest", "End", "RequestHead", "RequestParser", "http_date", "response_head"]
@@ -187,9 +187,9 @@ class RequestParser(Generic[H]):
         if self._muted:
             return
         raw = self._raw
-        first: dict[bytes, bytes] = {}
+        first: dict[str, bytes] = {}
         for name, value in raw:
-            key = name.lower()
+            key = _keys.get(name) or key_of(name)
             if key in first:
                 if key in _ONCE:
                     raise BadRequest(400, f"two {name.decode('latin-1')} fields")
@@ -204,18 +204,18 @@ class RequestParser(Generic[H]):
         method = self._llhttp.get_method().decode("ascii")
         target = self._url.decode("ascii")
         head = self._make(method, target, version, Headers.from_wire(raw, first))
-        host = first.get(b"host")
+        host = first.get("host")
         if (host is None and version == "1.1") or (host is not None and not _is_host(host)):
             raise BadRequest(400, "no Host field" if host is None else "the Host field names no host")
         if target[0] != "/" or "#" in target or "%00" in head.raw_path:
             _check_target(method, target, head)
         head.body_size = _check_framing(version, first)
         head.keep_alive = self._llhttp.should_keep_alive()
-        if b"expect" in first and version == "1.1":
-            if first[b"expect"].lower() != b"100-continue":
+        if "expect" in first and version == "1.1":
+            if first["expect"].lower() != b"100-continue":
                 raise BadRequest(417, "no other expectation than 100-continue can be met")
             head.expects_continue = True
-        head.upgrade = self._stops = b"upgrade" in first and self._llhttp.should_upgrade()
+        head.upgrade = self._stops = "upgrade" in first and self._llhttp.should_upgrade()
         self._state, self._fed, self._carried = _BODY, 0, 0
         self._last = head
         self._events.append(head)
@@ -267,7 +267,7 @@ class RequestParser(Generic[H]):
         return BadRequest(505 if "HTTP version" in reason else 400, reason[:1].lower() + reason[1:])
 
 
-_ONCE = frozenset((b"host", b"content-length", b"transfer-encoding"))
+_ONCE = frozenset(("host", "content-length", "transfer-encoding"))
 
 
 def _check_target(method: str, target: str, head: RequestHead) -> None:
@@ -284,10 +284,10 @@ def _check_target(method: str, target: str, head: RequestHead) -> None:
         raise BadRequest(400, "the target is no path and no http URL")
 
 
-def _check_framing(version: str, first: dict[bytes, bytes]) -> int | None:
+def _check_framing(version: str, first: dict[str, bytes]) -> int | None:
     """Return the length of the body, None where it is chunked; refuse whatever two programs could understand
     differently (RFC 9112, 6.1 and 6.3)."""
-    length, coding = first.get(b"content-length"), first.get(b"transfer-encoding")
+    length, coding = first.get("content-length"), first.get("transfer-encoding")
     if coding is None:
         if length is None:
             return 0

@@ -10,11 +10,15 @@ Items = Iterable[tuple[str, str]] | Mapping[str, str]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _known: set[str] = set()  # names that were found good; bounded, for programs may make names up
+_keys: dict[bytes, str] = {}  # names as they came, and in lower case; bounded, for clients may make names up
 _MAX_KNOWN = 1024
+_MAX_NAME = 64
 
 
 def pairs(items: Items) -> list[tuple[str, str]]:
     """Return `items` as a list of pairs."""
+    if type(items) is list:  # most often, and asking for a Mapping takes long
+        return items.copy()
     return list(items.items() if isinstance(items, Mapping) else items)
 
 
@@ -65,6 +69,16 @@ def _culprit(lines: list[str]) -> str:
     return next(line for line in lines if line.count("\r") != 1 or line.count("\n") != 1 or "\0" in line)[:-2]
 
 
+def key_of(name: bytes) -> str:
+    """Return a name off the wire in lower case."""
+    key = _keys.get(name)
+    if key is None:
+        key = name.lower().decode("latin-1")
+        if len(_keys) < _MAX_KNOWN and len(name) <= _MAX_NAME:
+            _keys[name] = key
+    return key
+
+
 class Headers:
     """The fields of a message in the order they came: names match in any case, values are str (latin-1 on the wire)."""
 
@@ -74,10 +88,10 @@ class Headers:
         """:raises ConfigurationError: a character that latin-1 has not"""
         self._raw: list[tuple[bytes, bytes]] | bytes
         self._raw = [(to_wire(name), to_wire(value)) for name, value in pairs(items)]
-        self._first: dict[bytes, bytes] | None = None
+        self._first: dict[str, bytes] | None = None
 
     @classmethod
-    def from_wire(cls, raw: list[tuple[bytes, bytes]], first: dict[bytes, bytes] | None = None) -> "Headers":
+    def from_wire(cls, raw: list[tuple[bytes, bytes]], first: dict[str, bytes] | None = None) -> "Headers":
         """Make one of the pairs that a parser found; decoding waits until somebody asks.
 
         :param first: the values by name in lower case, those of one name joined by ", ", where they are known."""
@@ -100,13 +114,16 @@ class Headers:
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """Return the value of `name`; several are joined by ", " (RFC 9110, 5.3; not for Set-Cookie)."""
-        value = self._index().get(name.lower().encode("latin-1", "replace"))
+        first = self._index()
+        value = first.get(name)
+        if value is None:
+            value = first.get(name.lower())
         return default if value is None else value.decode("latin-1")
 
     def get_all(self, name: str) -> list[str]:
         """Return the value of every field `name`, in order."""
-        wanted = name.lower().encode("latin-1", "replace")
-        return [value.decode("latin-1") for each, value in self._pairs if each.lower() == wanted]
+        wanted = name.lower()
+        return [value.decode("latin-1") for each, value in self._pairs if key_of(each) == wanted]
 
     def tokens(self, name: str) -> list[str]:
         """Return the elements of a comma-separated list, in lower case: `tokens("Connection")`."""
@@ -114,7 +131,8 @@ class Headers:
         return [part for each in value.split(",") if (part := each.strip(" \t").lower())] if value else []
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower().encode("latin-1", "replace") in self._index()
+        first = self._index()
+        return name in first or (isinstance(name, str) and name.lower() in first)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for name, value in self._pairs:
@@ -134,14 +152,14 @@ class Headers:
     def __repr__(self) -> str:
         return f"Headers({list(self)!r})"
 
-    def _folded(self) -> list[tuple[bytes, bytes]]:
-        return [(name.lower(), value) for name, value in self._pairs]
+    def _folded(self) -> list[tuple[str, bytes]]:
+        return [(key_of(name), value) for name, value in self._pairs]
 
-    def _index(self) -> dict[bytes, bytes]:
+    def _index(self) -> dict[str, bytes]:
         if self._first is None:
-            first: dict[bytes, bytes] = {}
+            first: dict[str, bytes] = {}
             for name, value in self._pairs:
-                key = name.lower()
+                key = key_of(name)
                 first[key] = first[key] + b", " + value if key in first else value
             if not isinstance(self._raw, list):
                 return first

@@ -177,7 +177,7 @@ async def run_bots(count: int, seconds: float, name: str) -> bool:
     """Let `count` bots chat for `seconds`, print what came of it, and return whether everything arrived."""
     _raise_descriptor_limit()
     chat = Chat(name)
-    with doors("127.0.0.1", 0, 0) as wanted:
+    with doors("127.0.0.1", 0, 0, 0) as wanted:
         async with serve(wanted.service(chat)) as server:
             opened = wanted.opened(server)
             async with contextlib.AsyncExitStack() as stack:
@@ -205,14 +205,15 @@ async def _arrive(stack: contextlib.AsyncExitStack, opened: Doors, count: int) -
     """Let the bots come in, by the doors in turn; some at a time, so that the backlog holds them."""
     turn = asyncio.Semaphore(64)
     trust = TLS(ca=opened.certificate)
-    where = [opened.tcp, opened.tls, opened.unix, opened.udp]
+    where = [opened.tcp, opened.tls, opened.unix, opened.udp, opened.websocket]
 
     async def arrive(number: int) -> Bot:
         async with turn:
             door = where[number % len(where)]
             more = MORE.get(door.scheme, {})
             tls = trust if door.scheme == "tls" else None
-            channel: Channel[str] = await connect(door, codec=Chat.codec(), tls=tls, timeout=CONNECT_TIMEOUT, **more)
+            codec = Chat.codec() if door.scheme != "ws" else None  # which has messages of its own
+            channel: Channel[str] = await connect(door, codec=codec, tls=tls, timeout=CONNECT_TIMEOUT, **more)
             stack.push_async_exit(channel)
             if door.scheme == "udp":
                 await channel.send("")  # who never says anything is not there

@@ -1,26 +1,40 @@
-"""A chat room for people with nothing but a terminal; one room, whatever door they come in by."""
+"""A chat room for people with nothing but a terminal, or a browser; one room, whatever door they come in by.
+
+Terminals get lines, over a WebSocket, too; the page speaks the subprotocol of `chat_events`."""
 
 import asyncio
 import re
+import textwrap
 import unicodedata
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Any, Final
 
 from portico.codecs import Lines
 from portico.errors import EndOfStream, MessageTooLarge, ProtocolError
 from portico.server.group import Group
+from portico.tools.chat_events import HELLO_TIMEOUT, PROTOCOL, Hello, History, event, parse, token
 from portico.transports.connection import Channel, Signal
 
 MAX_LINE = 4096
 """Bytes in a line; a terminal gives no more at a time either (termios(3), canonical mode)."""
 
+TOO_LONG: Final = f"nobody got that: a line has at most {MAX_LINE} bytes here, your name included"
+
 MAX_NAME = 20
+
+MAX_WHO: Final = 1000
+"""Characters of the answer to /who, which has to find room in a line."""
+
+REFUSED: Final = 1008
+"""The close code for a page that does not keep to the protocol (RFC 6455 section 7.4.1: policy violation)."""
 
 SILENCE = 600.0
 """Seconds after which somebody who says nothing has left, by a door that tells nobody of it (UDP)."""
 
-HELP = "* /name NEW takes another name, /who tells who is here, /quit leaves"
+HELP = "/name NEW takes another name, /who tells who is here, /quit leaves"
 
-UDP_HELP = f"* over UDP nobody sees you go: say /quit, or you leave after {SILENCE / 60:g} minutes of silence"
+UDP_HELP = f"over UDP nobody sees you go: say /quit, or you leave after {SILENCE / 60:g} minutes of silence"
 
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])"
@@ -32,7 +46,7 @@ _HIDDEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
 def clean(text: str) -> str:
     """Return `text` without what a terminal would obey rather than show: escape sequences, control characters, line
     separators and changes of direction."""
-    text = _ESCAPES.sub("", text.replace("\t", " "))
+    text = _ESCAPES.sub("", text.replace("\t", " ").replace("\n", " "))
     if text.isascii() and text.isprintable():
         return text
     return "".join(c for c in text if unicodedata.category(c) not in _HIDDEN and c not in _BIDI)
@@ -42,8 +56,24 @@ def clean(text: str) -> str:
 class Person:
     """Somebody in the room."""
 
-    channel: Channel[str]
+    channel: Channel[Any]
+    number: int
     name: str
+    by_page: bool = False
+    key: str = ""
+
+    @property
+    def door(self) -> str:
+        """The door that they came by."""
+        return "browser" if self.by_page else self.channel.scheme
+
+    def tell(self, text: str) -> Awaitable[None]:
+        """Say something to them alone."""
+        return self.channel.send(event("note", text=text) if self.by_page else f"* {text}")
+
+    def described(self) -> dict[str, object]:
+        """Return what events tell of them."""
+        return {"id": self.number, "name": self.name, "door": self.door}
 
 
 class Chat:
@@ -52,7 +82,12 @@ class Chat:
     def __init__(self, name: str = "the Portico chat") -> None:
         self.name = name
         self.room: Group[str] = Group(name, policy="drop-old", notice=_missed)
+        """Those who get lines."""
+        self.pages: Group[str] = Group(f"pages of {name}", policy="close")
+        """Those who get events."""
         self.people: list[Person] = []
+        self.history = History()
+        self._channels: set[Channel[Any]] = set()
         self._guests = 0
 
     @staticmethod
@@ -60,30 +95,58 @@ class Chat:
         """Return what the channels of the room speak."""
         return Lines(max_size=MAX_LINE)
 
-    async def join(self, channel: Channel[str]) -> None:
+    async def join(self, channel: Channel[Any]) -> None:
         """Let somebody in, and stay until they leave."""
         if channel.draining:
             return
+        self._channels.add(channel)
+        try:
+            if getattr(channel, "subprotocol", None) == PROTOCOL:
+                await self._join_by_page(channel)
+            else:
+                await self._join_by_terminal(channel)
+        finally:
+            self._channels.discard(channel)
+
+    def _new(self, channel: Channel[Any], **more: Any) -> Person:
         self._guests += 1
-        person = Person(channel, f"guest-{self._guests}")
-        others = len(self.people)
+        return Person(channel, self._guests, f"guest-{self._guests}", **more)
+
+    def _enter(self, person: Person) -> None:
+        self.people.append(person)
+        came = event("came", who=person.described())
+        self._tell(f"* {person.name} came in by {person.door}", came, skip=person)
+
+    def _leave(self, person: Person) -> None:
+        if person in self.people:
+            self.people.remove(person)
+            self._tell(f"* {person.name} left", event("left", id=person.number), skip=person)
+
+    def _tell(self, line: str, told: str, *, skip: Person | None = None) -> None:
+        """Tell everybody but one: terminals the line, pages the event."""
+        channel = None if skip is None else skip.channel
+        self.room.send(line, skip=channel)
+        self.pages.send(told, skip=channel)
+
+    # terminals
+
+    async def _join_by_terminal(self, channel: Channel[Any]) -> None:
+        person, others = self._new(channel), len(self.people)
         async with self.room.join(channel):
-            self.people.append(person)
-            self.room.send(f"* {person.name} came in by {channel.scheme}", skip=channel)
+            self._enter(person)
             here = {0: "nobody else is", 1: "one other is"}.get(others, f"{others} others are")
-            channel.send(f"* welcome to {self.name}: you are {person.name}, {here} here")
-            channel.send(HELP)
+            person.tell(f"welcome to {self.name}: you are {person.name}, {here} here")
+            person.tell(HELP)
             silence = SILENCE if channel.scheme == "udp" else None
             if silence is not None:
-                channel.send(UDP_HELP)
+                person.tell(UDP_HELP)
             try:
                 async with asyncio.timeout(silence) as deadline:
                     await self._listen(person, deadline, silence)
             except TimeoutError:
-                await channel.send("* you were silent for too long and have left; press Enter to come back")
+                await person.tell("you were silent for too long and have left; press Enter to come back")
             finally:
-                self.people.remove(person)
-                self.room.send(f"* {person.name} left", skip=channel)
+                self._leave(person)
 
     async def _listen(self, person: Person, deadline: asyncio.Timeout, silence: float | None) -> None:
         channel, clock = person.channel, asyncio.get_running_loop().time
@@ -92,52 +155,129 @@ class Chat:
                 async for line in channel:
                     if silence is not None:
                         deadline.reschedule(clock() + silence)
-                    if not await self._said(person, line):
+                    if not await self._said(person, line if isinstance(line, str) else line.decode(errors="replace")):
                         return
                 return
-            except MessageTooLarge as error:
-                await channel.send(f"* nobody got that: a line has at most {error.limit} bytes here")
+            except MessageTooLarge:
+                await person.tell(TOO_LONG)
             except ProtocolError:
-                await channel.send("* nobody got that: it is not UTF-8 text")
+                await person.tell("nobody got that: it is not UTF-8 text")
             except EndOfStream as error:  # a last line that was not ended
                 await self._said(person, error.partial.decode(errors="replace"))
                 return
 
-    async def _said(self, person: Person, line: str) -> bool:
+    # pages
+
+    async def _join_by_page(self, channel: Channel[Any]) -> None:
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT):
+                hello = Hello.read(await channel.recv())
+            person = self._new(channel, by_page=True, key=hello.key)
+            await self._catch_up(channel, hello)
+            self._replace(hello.key)
+            refused = self._refusal(person, hello.name) if hello.name else None
+            if hello.name and refused is None:
+                person.name = hello.name
+            async with self.pages.join(channel):
+                self._enter(person)
+                for each in self.people:
+                    channel.send(event("here", who=each.described()))
+                channel.send(event("welcome", you=person.number))
+                if refused is not None:
+                    person.tell(f"{refused}; you are {person.name}")
+                try:
+                    await self._answer(person)
+                finally:
+                    self._leave(person)
+        except (TimeoutError, ValueError, MessageTooLarge, ProtocolError):
+            await channel.close(REFUSED, f"that is not {PROTOCOL}")  # type: ignore[call-arg]  # it is a WebSocket
+
+    async def _catch_up(self, channel: Channel[Any], hello: Hello) -> None:
+        """Send what was said since the page was here; afterwards nothing has been said that it has not got."""
+        history = self.history
+        heard = hello.after if hello.run == history.run else 0
+        await channel.send(event("past", room=self.name, run=history.run, first=history.first, last=history.last))
+        while missed := history.after(heard):
+            heard = history.last
+            for each in missed[:-1]:
+                channel.send(each)
+            await channel.send(missed[-1])
+
+    def _replace(self, key: str) -> None:
+        """Let the person leave who had that key: it is the same page, whose connection was lost."""
+        for before in [each for each in self.people if key and each.key == key]:
+            before.channel.abort()
+            self._leave(before)
+
+    async def _answer(self, person: Person) -> None:
+        """Do what a page wants, to its end.
+
+        :raises ValueError: it does not keep to the protocol"""
+        async for message in person.channel:
+            wanted = parse(message)
+            if isinstance(said := wanted.get("say"), str):
+                if not await self._said(person, said, token(wanted.get("ref", ""))):
+                    return
+            elif isinstance(number := wanted.get("ping"), int):
+                await person.channel.send(event("pong", ping=number))
+            else:
+                raise ValueError("it is nothing that a page says")
+
+    # everybody
+
+    async def _said(self, person: Person, line: str, ref: str = "") -> bool:
         """Do what somebody typed; False: they want to leave."""
         text = clean(line).strip()
         command, _, argument = text.partition(" ")
         if not text:
             return True
         if not text.startswith("/"):
-            self.room.send(f"{person.name}: {text}", skip=person.channel)
+            await self._spread(person, text, ref)
         elif command == "/name":
-            await person.channel.send(self._rename(person, argument.strip()))
+            await person.tell(self._rename(person, argument.strip()))
         elif command == "/who":
-            names = ", ".join(f"{each.name} ({each.channel.scheme})" for each in self.people)
-            await person.channel.send(f"* here are: {names}")
+            names = ", ".join(f"{each.name} ({each.door})" for each in self.people)
+            await person.tell(f"here are: {textwrap.shorten(names, MAX_WHO, placeholder=' ...')}")
         elif command == "/quit":
-            await person.channel.send(f"* good bye, {person.name}")
+            await person.tell(f"good bye, {person.name}")
             return False
         else:
-            await person.channel.send(HELP)
+            await person.tell(HELP)
         return True
+
+    async def _spread(self, person: Person, text: str, ref: str) -> None:
+        """Send a message to everybody, the page that it comes from included: it learns its place among the others."""
+        line = f"{person.name}: {text}"
+        if len(line.encode()) > MAX_LINE:
+            await person.tell(TOO_LONG)
+            return
+        self.room.send(line, skip=person.channel)
+        who = person.described()
+        self.pages.send(self.history.add(by=who.pop("id"), **who, text=text, ref=ref))
+
+    def _refusal(self, person: Person, name: str) -> str | None:
+        """Return why somebody cannot be called that, None if they can."""
+        if not re.fullmatch(rf"\w[\w.-]{{0,{MAX_NAME - 1}}}", name):
+            return f"a name has 1 to {MAX_NAME} letters, digits, '_', '.' and '-', and no space"
+        if any(each.name.casefold() == name.casefold() and each is not person for each in self.people):
+            return f"somebody is called {name} already"
+        return None
 
     def _rename(self, person: Person, name: str) -> str:
         """Give somebody another name, tell the others, and return the answer."""
-        if not re.fullmatch(rf"\w[\w.-]{{0,{MAX_NAME - 1}}}", name):
-            return f"* a name has 1 to {MAX_NAME} letters, digits, '_', '.' and '-', and no space"
-        if any(each.name.casefold() == name.casefold() and each is not person for each in self.people):
-            return f"* somebody is called {name} already"
+        refused = self._refusal(person, name)
+        if refused is not None:
+            return refused
         before, person.name = person.name, name
         self.room.send(f"* {before} is {name} now", skip=person.channel)
-        return f"* you are {name} now"
+        self.pages.send(event("named", id=person.number, name=name))
+        return f"you are {name} now"
 
     async def close_on(self, draining: Signal) -> None:
         """Wait until the server drains, then tell everybody and close their connections."""
         await draining
-        self.room.send("* the room closes, good bye")
-        for channel in self.room:
+        self._tell("* the room closes, good bye", event("note", text="the room closes, good bye"))
+        for channel in list(self._channels):
             channel.close()
 
 

@@ -117,8 +117,9 @@ ROOM_NAME = "the Portico chat"
 @app.command(
     epilog=EXIT_CODES,
     help=help_text(
-        "A chat on TCP, on TLS with a throw-away certificate, on a Unix socket and on UDP, all one room.",
-        "It prints the exact command to type for each door. Ctrl-C tells everybody and closes it.",
+        "A chat on a page, on TCP, on TLS with a throw-away certificate, on a Unix socket and on UDP, all one room.",
+        "It prints the address of the page, and the exact command to type for each other door. Ctrl-C tells everybody "
+        "and closes it.",
         "With [bold]--bots[/bold] it ends by itself, with exit code 0 if every message reached everybody else, and "
         "1 if not; the bots use free ports of this machine, whatever --host and --port say.",
         "[bold]--announce[/bold] makes it known to the local network, as far as --host lets others in; "
@@ -137,7 +138,9 @@ def demo(
     host: Annotated[
         str,
         typer.Option(
-            metavar="HOST", help="Where TCP, TLS and UDP listen; '*' is every interface.", rich_help_panel="Where"
+            metavar="HOST",
+            help="Where the page, TCP, TLS and UDP listen; '*' is every interface.",
+            rich_help_panel="Where",
         ),
     ] = "127.0.0.1",
     port: Annotated[
@@ -147,6 +150,17 @@ def demo(
             max=65535,
             metavar="PORT",
             help="Port of TCP and UDP; TLS gets the next one. Default: 9000, or a free one if that is taken.",
+            show_default=False,
+            rich_help_panel="Where",
+        ),
+    ] = None,
+    web_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="Port of the page. Default: 8000, or a free one if that is taken or --port is 0.",
             show_default=False,
             rich_help_panel="Where",
         ),
@@ -175,7 +189,7 @@ def demo(
     ] = 5.0,
     debug: Debug = False,
 ) -> None:
-    """A chat on TCP, on TLS with a throw-away certificate, on a Unix socket and on UDP, all one room."""
+    """A chat on a page, on TCP, on TLS with a throw-away certificate, on a Unix socket and on UDP, all one room."""
     if discover + announce + bool(bots) > 1:
         raise Stop("--discover, --announce and --bots exclude one another", WRONG, "give one of them")
     if discover:
@@ -192,7 +206,7 @@ def demo(
         return
     from portico.tools.demo import run_demo
 
-    run_demo(host, port, title, announced=announce)
+    run_demo(host, port, web_port, title, announced=announce)
 
 
 # connect and listen

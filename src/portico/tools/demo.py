@@ -1,4 +1,4 @@
-"""`portico demo`: a chat on four doors at once, and the command to type for each."""
+"""`portico demo`: a chat on five doors at once, a page among them, and the command to type for each of the others."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,7 @@ from portico.server.limits import Limits
 from portico.server.running import reach, run
 from portico.server.service import Server, Service
 from portico.tools.chat import SILENCE, Chat
+from portico.tools.chat_door import CHAT_PATH, chat_door
 from portico.tools.report import note
 from portico.transports.datagrams import bound_socket
 from portico.transports.listen import listen
@@ -24,6 +25,8 @@ from portico.transports.resolve import resolve
 from portico.transports.tls import TLS, throwaway_certificate
 
 DEFAULT_PORT = 9000
+
+DEFAULT_WEB_PORT = 8000
 
 LIMITS = Limits(idle_timeout=3600.0, message_timeout=None, close_timeout=2.0)
 """People think before they type: an hour. A terminal may send half a line and the rest much later."""
@@ -45,6 +48,7 @@ class Doors:
     tls: Address
     unix: Address
     udp: Address
+    web: Address
     certificate: str
     key: str
 
@@ -57,13 +61,19 @@ class Doors:
         service.listen(
             self.udp, chat.join, codec=chat.codec(), limits=UDP_LIMITS, options={"receive_buffer": UDP_BUFFER}
         )
+        service.listen(self.web, chat_door(chat))
         return service
 
     def opened(self, server: Server) -> "Doors":
         """Return them with the ports that they got."""
         ports = {address.scheme: address.port or 0 for address in reversed(server.addresses)}
-        tcp, tls, udp = (each.with_port(ports[each.scheme]) for each in (self.tcp, self.tls, self.udp))
-        return Doors(tcp, tls, self.unix, udp, *self.pair)
+        tcp, tls, udp, web = (each.with_port(ports[each.scheme]) for each in (self.tcp, self.tls, self.udp, self.web))
+        return Doors(tcp, tls, self.unix, udp, web, *self.pair)
+
+    @property
+    def websocket(self) -> Address:
+        """Where the page comes in."""
+        return self.web.replace(scheme="ws", path=CHAT_PATH)
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -72,24 +82,25 @@ class Doors:
 
 
 @contextlib.contextmanager
-def doors(host: str, port: int, tls_port: int) -> Iterator[Doors]:
+def doors(host: str, port: int, tls_port: int, web_port: int) -> Iterator[Doors]:
     """Give the doors, with a certificate and a Unix socket in a directory that nobody else can enter."""
     name = "" if host == "*" else host
     tcp, tls, udp = Address("tcp", name, port), Address("tls", name, tls_port), Address("udp", name, port)
+    web = Address("http", name, web_port)
     with tempfile.TemporaryDirectory(prefix="portico-", ignore_cleanup_errors=True) as directory:
         names = dict.fromkeys(["localhost", "127.0.0.1", "::1", *([] if tcp.is_wildcard else [tcp.host])])
         pair = throwaway_certificate(list(names), directory=directory)
-        yield Doors(tcp, tls, Address("unix", path=str(Path(directory) / "chat.sock")), udp, *pair)
+        yield Doors(tcp, tls, Address("unix", path=str(Path(directory) / "chat.sock")), udp, web, *pair)
 
 
-def run_demo(host: str, port: int | None, name: str, *, announced: bool = False) -> None:
+def run_demo(host: str, port: int | None, web_port: int | None, name: str, *, announced: bool = False) -> None:
     """Run the chat until Ctrl-C or SIGTERM.
 
     :param port: of the TCP and the UDP door, TLS has the next one; None: the usual one, or another if that is taken.
+    :param web_port: of the page; None: the usual one, or another if that is taken or `port` is 0.
     :param announced: tell the local network of it."""
     chat = Chat(name)
-    tcp_port, tls_port = asyncio.run(_ports(host, port))
-    with doors(host, tcp_port, tls_port) as wanted:
+    with doors(host, *asyncio.run(_ports(host, port, web_port))) as wanted:
         watching: list[asyncio.Task[None]] = []
 
         def opened(server: Server) -> None:
@@ -104,14 +115,15 @@ def run_demo(host: str, port: int | None, name: str, *, announced: bool = False)
     print("the room is closed", flush=True)
 
 
-async def _ports(host: str, port: int | None) -> tuple[int, int]:
-    """Return the ports of the TCP and the TLS door, and say so if they are not the usual ones."""
+async def _ports(host: str, port: int | None, web_port: int | None) -> tuple[int, int, int]:
+    """Return the ports of the TCP, the TLS and the web door, and say so if they are not the usual ones."""
     tcp = (
         await _free_or_any(host, DEFAULT_PORT, "tcp", "udp") if port is None else await _free(host, port, "tcp", "udp")
     )
-    if tcp == 0 or tcp == 65535:
-        return tcp, 0
-    return tcp, await _free_or_any(host, tcp + 1, "tcp")
+    tls = 0 if tcp in (0, 65535) else await _free_or_any(host, tcp + 1, "tcp")
+    if web_port is not None:
+        return tcp, tls, await _free(host, web_port, "tcp")
+    return tcp, tls, 0 if port == 0 else await _free_or_any(host, DEFAULT_WEB_PORT, "tcp")
 
 
 async def _free(host: str, port: int, *schemes: str) -> int:
@@ -189,18 +201,20 @@ def show(opened: Doors, name: str) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
+    page = opened.web.replace(host=_nearest(opened.web), flow=0)
     here = [("TCP", opened.tcp), ("TLS", opened.tls), ("Unix socket", opened.unix), ("UDP", opened.udp)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("Door", style="bold", no_wrap=True)
     table.add_column("Address", no_wrap=True)
     table.add_column("Reached from", overflow="fold")
-    for title, door in here:
+    for title, door in [("Browser", opened.web), *here]:
         table.add_row(title, escape(str(door)), reach(door) if door.scheme != "unix" else "this user only")
-    console.print(f"[bold]{escape(name)}[/bold] is open. Ctrl-C closes it.")
+    console.print(f"[bold]{escape(name)}[/bold] is open. Ctrl-C closes it.\n")
+    console.print(f"  [bold]{escape(str(page))}[/bold]  in a browser\n", soft_wrap=True)
     console.print(table)
     if not opened.tcp.is_loopback:
-        console.print(f"[bold]Not only you:[/bold] TCP, TLS and UDP are open to {reach(opened.tcp)}.\n")
-    console.print("To join, type one of these in another terminal:\n")
+        console.print(f"[bold]Not only you:[/bold] all but the Unix socket are open to {reach(opened.tcp)}.\n")
+    console.print("To join, open that page, or type one of these in another terminal:\n")
     for title, door in here:
         console.print(f"  [dim]# {title}{UDP_NOTE if title == 'UDP' else ''}[/dim]")
         for command in commands(door, opened.certificate):

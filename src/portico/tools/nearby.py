@@ -23,8 +23,11 @@ SETTLE: Final = 0.5
 
 async def announce_chat(server: Server, name: str) -> None:
     """Announce the doors of a chat until its server drains, and say so."""
+    spoken = [
+        each for each in server.addresses if each.scheme != "http"
+    ]  # the page is for browsers, which browse no DNS-SD
     try:
-        async with announce(server, CHAT_TYPE, name=name) as known:
+        async with announce(spoken, CHAT_TYPE, name=name) as known:
             where = f"on {', '.join(known.interfaces)}"
             if all(each.is_loopback for each in server.addresses):
                 where = "on this machine only, as it listens nowhere else (--host)"

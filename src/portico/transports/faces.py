@@ -521,6 +521,8 @@ class BlockingChannel(BlockingFace[Channel[T]], Generic[T]):
 def blocking_face(connection: Any, loop: asyncio.AbstractEventLoop | None = None) -> Any:
     """Return the face of a Stream, Channel or Datagrams for threads; without its `loop`, to be called there."""
     loop = loop or asyncio.get_running_loop()
+    if hasattr(connection, "blocking"):  # it has more than a Channel
+        return connection.blocking(loop)
     if isinstance(connection, Stream):
         return BlockingStream(connection, loop)
     if isinstance(connection, Channel):

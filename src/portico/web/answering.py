@@ -1,7 +1,7 @@
 """The bytes of an answer: status line, Date, the fields that frame the body, and the body."""
 
 import time
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Iterable
 
 from portico.errors import ConfigurationError
 from portico.protocols.http11 import REASONS, RequestHead, http_date
@@ -15,138 +15,86 @@ JOINED = 8192
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _OURS = frozenset(("connection", "content-length", "date", "server", "transfer-encoding"))
+_MAX_KEPT = 256
+
+Fields = Iterable[tuple[str, str]]
 
 
-class StatusLines:
-    """The beginning of answers: status line, Date and Server, made once for each status and second."""
+class Head:
+    """The head of an answer, and what it says about the body and the connection."""
+
+    __slots__ = ("chunked", "data", "has_body", "keep_alive", "length")
+
+    def __init__(self, data: bytes, *, keep_alive: bool, has_body: bool, chunked: bool, length: int | None) -> None:
+        self.data, self.keep_alive, self.has_body, self.chunked = data, keep_alive, has_body, chunked
+        self.length = length
+        """Bytes of the body; None: its end is the end of the chunks, or of the connection."""
+
+
+class Heads:
+    """Makes heads. Those of equal answers within a second, which is how often Date changes, are made once."""
 
     def __init__(self, server: str = "") -> None:
         self._server = encode_text([("Server", server)]) if server else ""
-        self._made: dict[int, str] = {}
+        self._made: dict[object, Head] = {}
         self._second = 0
 
-    def get(self, status: int) -> str:
-        """Return the beginning of an answer that is sent now."""
+    def get(self, response: Response, request: RequestHead | None, keep_alive: bool) -> Head:
+        """Return the head of the answer to `request`; None: what came could not be read.
+
+        :raises ConfigurationError: a header field that cannot be sent"""
         now = int(time.time())
         if now != self._second:
             self._second = now
             self._made.clear()
-        text = self._made.get(status)
-        if text is None:
-            text = f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {http_date(now)}\r\n{self._server}"
-            self._made[status] = text
-        return text
-
-
-async def drop(body: object) -> None:
-    """Let a streamed body clear away what it holds, whether it was begun or not."""
-    close = getattr(body, "aclose", None)
-    if close is not None:
-        await close()
-
-
-class Answer:
-    """One response on its way to the client that made `request`; None: what came could not be read."""
-
-    __slots__ = ("_head", "_length", "_streamed", "body", "chunked", "keep_alive")
-
-    def __init__(self, response: Response, request: RequestHead | None, keep_alive: bool, lines: StatusLines) -> None:
-        """:raises ConfigurationError: a header field that cannot be sent"""
-        status, body = response.status, response.body
+        size = len(response.body) if isinstance(response.body, bytes) else None
+        for_head = request is not None and request.method == "HEAD"
         old = request is not None and request.version == "1.0"
+        key = (response.status, size, keep_alive, for_head, old, tuple(response.headers))
+        head = self._made.get(key)
+        if head is None:
+            head = self._make(response, size, for_head, old, keep_alive)
+            if len(self._made) < _MAX_KEPT:
+                self._made[key] = head
+        return head
+
+    def _make(self, response: Response, size: int | None, for_head: bool, old: bool, keep_alive: bool) -> Head:
+        status = response.status
+        fields, options, given = _sorted_out(response.headers)
         bodyless = status == 204 or status == 304
-        self.body: bytes | AsyncIterable[bytes] = body
-        self._streamed = None if isinstance(body, bytes) else body
-        self.keep_alive, self.chunked = keep_alive, False
-        headers = response.headers
-        options: list[str] = []
-        given: int | None = None
-        if any(name.lower() in _OURS for name, _ in headers):
-            headers, options, given = _sorted_out(headers)
-            if "close" in (option.lower() for option in options):
-                self.keep_alive = False
-        self._length = given
-        if isinstance(body, bytes) and (body or given is None or request is None or request.method != "HEAD"):
-            self._length = len(body)
-        elif given is None and not bodyless:
-            self.chunked = not old
-            if old:
-                self.keep_alive = False  # the end of the connection is the end of the body
-        framing = ""
-        if self.chunked:
-            framing = "Transfer-Encoding: chunked\r\n"
-        elif self._length is not None and not bodyless:
-            framing = f"Content-Length: {self._length}\r\n"
-        if bodyless or (request is not None and request.method == "HEAD"):
-            self.body = b""
-        if not self.keep_alive:
-            options = [option for option in options if option.lower() != "close"] + ["close"]
+        length = given if size is None or (for_head and not size and given is not None) else size
+        chunked = length is None and not old and not bodyless
+        if "close" in options or (
+            length is None and old and not bodyless
+        ):  # the end of the connection is that of the body
+            keep_alive = False
+        if not keep_alive:
+            options = [option for option in options if option != "close"] + ["close"]
         elif old:
             options.append("keep-alive")
-        connection = f"Connection: {', '.join(options)}\r\n" if options else ""
-        self._head = to_wire(f"{lines.get(status)}{framing}{connection}{encode_text(headers)}\r\n")
-
-    @property
-    def whole(self) -> bytes:
-        """Head and body in one, where the body is bytes."""
-        assert isinstance(self.body, bytes)
-        return self._head + self.body
-
-    async def send(self, stream: Stream) -> None:
-        """Send it, and wait for room.
-
-        :raises ConfigurationError: the body is longer or shorter than its Content-Length
-        :raises ClosedError: the connection was lost"""
-        try:
-            body = self.body
-            if not isinstance(body, bytes):
-                stream.send(self._head)
-                await self._send_pieces(stream, body)
-            elif len(body) < JOINED:
-                await stream.send(self.whole)
-            else:
-                stream.send(self._head)
-                await stream.send(body)
-        finally:
-            if self._streamed is not None:
-                await drop(self._streamed)
-
-    async def _send_pieces(self, stream: Stream, pieces: AsyncIterable[bytes]) -> None:
-        left = self._length
-        async for piece in pieces:
-            size = len(piece)
-            if not size:
-                continue
-            if self.chunked:
-                if size < JOINED:
-                    await stream.send(b"%x\r\n%b\r\n" % (size, piece))
-                else:
-                    stream.send(b"%x\r\n" % size)
-                    stream.send(piece)
-                    await stream.send(b"\r\n")
-                continue
-            if left is not None:
-                left -= size
-                if left < 0:
-                    raise ConfigurationError(f"the body of an answer is longer than its Content-Length {self._length}")
-            await stream.send(piece)
-        if self.chunked:
-            await stream.send(b"0\r\n\r\n")
-        elif left:
-            raise ConfigurationError(
-                f"the body of an answer is {left} bytes short of its Content-Length {self._length}"
-            )
+        lines = [f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {http_date(self._second)}\r\n{self._server}"]
+        if chunked:
+            lines.append("Transfer-Encoding: chunked\r\n")
+        elif length is not None and not bodyless:
+            lines.append(f"Content-Length: {length}\r\n")
+        if options:
+            lines.append(f"Connection: {', '.join(options)}\r\n")
+        data = to_wire(f"{''.join(lines)}{encode_text(fields)}\r\n")
+        has_body = not bodyless and not for_head and size != 0
+        return Head(data, keep_alive=keep_alive, has_body=has_body, chunked=chunked, length=length)
 
 
-def _sorted_out(headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[str], int | None]:
+def _sorted_out(headers: Fields) -> tuple[list[tuple[str, str]], list[str], int | None]:
     """Return the fields that are sent as they are, the connection options, and the length that was given."""
-    others, options, length = [], [], None
+    others: list[tuple[str, str]] = []
+    options: list[str] = []
+    length: int | None = None
     for name, value in headers:
         key = name.lower()
         if key == "connection":
-            options += [
-                option for each in value.split(",") if (option := each.strip()).lower() not in ("", "keep-alive")
-            ]
+            found = (option.strip() for option in value.split(","))
+            options += ["close" if option.lower() == "close" else option for option in found if option]
+            options = [option for option in options if option.lower() != "keep-alive"]
         elif key == "content-length":
             if not (value.isascii() and value.isdigit()):
                 raise ConfigurationError(f"Content-Length is a number, not {value!r}")
@@ -154,3 +102,57 @@ def _sorted_out(headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], 
         elif key not in _OURS:
             others.append((name, value))
     return others, options, length
+
+
+async def send(stream: Stream, head: Head, body: bytes | AsyncIterable[bytes]) -> None:
+    """Send an answer, and wait for room.
+
+    :raises ConfigurationError: the body is longer or shorter than its Content-Length
+    :raises ClosedError: the connection was lost"""
+    if isinstance(body, bytes):
+        if not head.has_body:
+            await stream.send(head.data)
+        elif len(body) < JOINED:
+            await stream.send(head.data + body)
+        else:
+            stream.send(head.data)
+            await stream.send(body)
+        return
+    try:
+        await stream.send(head.data)
+        if head.has_body:
+            await _send_pieces(stream, head, body)
+    finally:
+        await drop(body)
+
+
+async def _send_pieces(stream: Stream, head: Head, pieces: AsyncIterable[bytes]) -> None:
+    left = head.length
+    async for piece in pieces:
+        size = len(piece)
+        if not size:
+            continue
+        if head.chunked:
+            if size < JOINED:
+                await stream.send(b"%x\r\n%b\r\n" % (size, piece))
+            else:
+                stream.send(b"%x\r\n" % size)
+                stream.send(piece)
+                await stream.send(b"\r\n")
+            continue
+        if left is not None:
+            left -= size
+            if left < 0:
+                raise ConfigurationError(f"the body of an answer is longer than its Content-Length {head.length}")
+        await stream.send(piece)
+    if head.chunked:
+        await stream.send(b"0\r\n\r\n")
+    elif left:
+        raise ConfigurationError(f"the body of an answer is {left} bytes short of its Content-Length {head.length}")
+
+
+async def drop(body: object) -> None:
+    """Let a streamed body clear away what it holds, whether it was begun or not."""
+    close = getattr(body, "aclose", None)
+    if close is not None:
+        await close()

@@ -10,7 +10,7 @@ from portico.protocols.http11 import MAX_HEAD, MAX_HEADERS
 from portico.server.listener_base import is_async
 from portico.server.threads import ThreadedHandler, Threads, run_in
 from portico.transports.connection import Stream
-from portico.web.answering import StatusLines
+from portico.web.answering import Heads
 from portico.web.limits import HttpLimits
 from portico.web.request import BlockingRequest, Request
 from portico.web.response import Response
@@ -58,7 +58,7 @@ class Door:
         body_timeout: float = 30.0,
         body_rate: float = 500.0,
         keep_alive: float = 75.0,
-        max_requests: int = 1000,
+        max_requests: int | None = None,
         max_threads: int = 64,
         server: str = "",
         cors: "CORS | None" = None,
@@ -73,7 +73,7 @@ class Door:
         :param body_timeout: between two pieces of a body that a route waits for (30; nginx: 60), answered with 408.
         :param body_rate: bytes a second that a body must come with after `body_timeout` (500; Apache's mod_reqtimeout).
         :param keep_alive: until the next request (75; nginx: the same).
-        :param max_requests: on one connection, which then closes (1000; nginx: the same).
+        :param max_requests: on one connection, which then closes (None: any number, as in Node; nginx: 1000).
         :param max_threads: plain functions run in that many threads at most (64).
         :param server: the Server field of each answer; none by default.
         :param cors: which pages of other origins may use the door: `portico.CORS(…)`.
@@ -83,7 +83,7 @@ class Door:
             max_head, max_headers, max_body, head_timeout, body_timeout, body_rate, keep_alive, max_requests
         )
         self._router = Router()
-        self._lines = StatusLines(server)
+        self._heads = Heads(server)
         self._cors = cors
         self._max_threads = max_threads
         self._threads = Threads(max_threads)
@@ -108,7 +108,7 @@ class Door:
             raise ConfigurationError(
                 f"a Door serves streams of bytes, not a {type(stream).__name__}: listen without codec"
             )
-        conversation = Conversation(stream, self._router, self._limits, self._lines, self._cors, self._metrics)
+        conversation = Conversation(stream, self._router, self._limits, self._heads, self._cors, self._metrics)
         return await conversation.run()
 
     async def startup(self) -> None:

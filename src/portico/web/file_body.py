@@ -59,7 +59,7 @@ class FileBody:
                     raise
             else:
                 return bytes(memoryview(buffer)[:got])
-        read = asyncio.get_running_loop().run_in_executor(None, os.pread, self._fd, size, self._at)
+        read = asyncio.get_running_loop().run_in_executor(None, _read_at, self._fd, size, self._at)
         try:
             return await asyncio.shield(read)
         except asyncio.CancelledError:
@@ -79,6 +79,11 @@ class FileBody:
 
     def __del__(self) -> None:
         self._close()
+
+
+def _read_at(fd: int, size: int, offset: int) -> bytes:
+    os.lseek(fd, offset, os.SEEK_SET)  # pread(2) is not everywhere
+    return os.read(fd, size)
 
 
 def _close(fd: int) -> None:

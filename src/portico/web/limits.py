@@ -34,13 +34,15 @@ class HttpLimits:
     keep_alive: float = 75.0
     """Until the next request (nginx's keepalive_timeout: 75)."""
 
-    max_requests: int = 1000
-    """On one connection, which then closes (nginx's keepalive_requests: 1000)."""
+    max_requests: int | None = None
+    """On one connection, which then closes; None: any number (Node's maxRequestsPerSocket; nginx: 1000)."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            whole = field.type is int
+            if value is None and field.name == "max_requests":
+                continue
+            whole = field.type is not float
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value > 0:
                 kind = "whole number" if whole else "number"
                 raise ConfigurationError(f"Door: {field.name} must be a {kind} above 0, not {value!r}")

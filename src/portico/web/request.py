@@ -24,27 +24,24 @@ class Incoming(Protocol):
 class Request(RequestHead):
     """A request, with its body and its connection. Its body comes piece by piece, when it is asked for."""
 
-    __slots__ = ("_body", "_incoming", "params")
+    __slots__ = ("_body", "incoming", "params")
 
     def __init__(self, method: str, target: str, version: str = "1.1", headers: Headers = Headers()) -> None:  # noqa: B008
         super().__init__(method, target, version, headers)
         self.params: dict[str, str] = {}
         """What the pattern of the route found in the path: `/rooms/{room}`."""
-        self._incoming: Incoming | None = None
+        self.incoming: Incoming | None = None
+        """What brings the body; None: the connection is somebody else's from here on."""
         self._body: bytes | None = None
-
-    def connect(self, incoming: Incoming | None) -> None:
-        """Say what brings the body; None: the connection is somebody else's from here on."""
-        self._incoming = incoming
 
     @property
     def stream(self) -> Stream:
         """The connection that it came by. To write to it is to break HTTP.
 
         :raises ClosedError: it was upgraded: the channel has it"""
-        if self._incoming is None:
+        if self.incoming is None:
             raise ClosedError("the connection of this request is a channel now; ask that one", clean=True)
-        return self._incoming.stream
+        return self.incoming.stream
 
     @property
     def remote_address(self) -> Address:
@@ -73,8 +70,8 @@ class Request(RequestHead):
         if self._body is not None:
             if self._body:
                 yield self._body
-        elif self._incoming is not None:
-            while piece := await self._incoming.next_piece():
+        elif self.incoming is not None:
+            while piece := await self.incoming.next_piece():
                 yield piece
 
     async def body(self, max_size: int | None = None) -> bytes:

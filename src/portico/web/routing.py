@@ -12,6 +12,7 @@ from portico.web.response import Response
 Endpoint = Callable[[Request], Awaitable[Any]]
 
 _NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}")
+_MAX_FOUND, _MAX_PATH = 1024, 256
 _HOST = re.compile(r"(?:\*\.)?[^\s/:*\[\]]+|\[[0-9a-f:.]+\]")
 _METHOD = re.compile(r"[A-Z]+(?:-[A-Z]+)*")
 
@@ -162,7 +163,7 @@ class Router:
 
     def __init__(self) -> None:
         self._table = Table()
-        self._literal = self._table.literal
+        self._found: dict[tuple[str, str], tuple[Route, dict[str, str]]] = {}  # lately, by method and path
         self._hosts: dict[str, Table] = {}
         self._domains: dict[str, Table] = {}
 
@@ -170,6 +171,7 @@ class Router:
         """Return the entry of a path pattern at `host`; None: wherever no other host's route fits.
 
         :raises ConfigurationError: a pattern or host that cannot be"""
+        self._found.clear()  # as the caller is about to add a route
         if host is None:
             return self._table.entry(pattern)
         host = host.lower()
@@ -182,13 +184,21 @@ class Router:
     def find(self, request: Request) -> Route | Response:
         """Return the route for `request` and set its `params`, or the answer where there is none: 404, 405, 426, or
         what OPTIONS wants to know."""
-        if not self._hosts and not self._domains and not request.upgrade:
-            entry = self._literal.get(request.raw_path)
-            if entry is not None:
-                route = entry.methods.get(request.method)
-                if route is not None:
-                    return route
-        return self._search(request)
+        if request.upgrade or self._hosts or self._domains:
+            return self._search(request)
+        key = (request.method, request.raw_path)
+        known = self._found.get(key)
+        if known is not None:
+            route, params = known
+            if params:
+                request.params = params.copy()
+            return route
+        found = self._search(request)
+        if isinstance(found, Route) and len(key[1]) <= _MAX_PATH:
+            if len(self._found) >= _MAX_FOUND:
+                self._found.clear()
+            self._found[key] = found, request.params.copy()
+        return found
 
     def _tables(self, host: str) -> Iterator[Table]:
         table = self._hosts.get(host)

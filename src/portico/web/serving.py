@@ -6,10 +6,10 @@ from collections.abc import Coroutine
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from portico.errors import ClosedError, ConfigurationError, EndOfStream
+from portico.errors import ClosedError, EndOfStream
 from portico.protocols.http11 import END, BadRequest, End, RequestParser
 from portico.transports.connection import Stream
-from portico.web.answering import CONTINUE, Answer, StatusLines, drop
+from portico.web.answering import CONTINUE, Heads, drop, send
 from portico.web.limits import Deadline, HttpLimits
 from portico.web.request import Request, too_large
 from portico.web.response import Response
@@ -45,9 +45,10 @@ class Conversation:
         "_broken",
         "_cors",
         "_deadline",
+        "_draining",
         "_events",
+        "_heads",
         "_limits",
-        "_lines",
         "_max_body",
         "_metrics",
         "_open",
@@ -68,12 +69,12 @@ class Conversation:
         stream: Stream,
         router: Router,
         limits: HttpLimits,
-        lines: StatusLines,
+        heads: Heads,
         cors: "CORS | None" = None,
         metrics: "Metrics | None" = None,
     ) -> None:
         self.stream = stream
-        self._router, self._limits, self._lines, self._cors, self._metrics = router, limits, lines, cors, metrics
+        self._router, self._limits, self._heads, self._cors, self._metrics = router, limits, heads, cors, metrics
         self._asked = 0.0
         self._parser = RequestParser(max_head=limits.max_head, max_headers=limits.max_headers, head=Request)
         self._events: deque[Request | bytes | End] = deque()
@@ -82,6 +83,7 @@ class Conversation:
         self._served = 0
         self._request: Request | None = None
         self._open = True
+        self._draining = False
         self._broken = False  # the client's body did not come whole: it is to blame for what the route raises
         self._stage = _UNANSWERED
 
@@ -100,13 +102,13 @@ class Conversation:
                     return follow
         except BadRequest as error:
             if not self._broken:
-                await self.stream.send(Answer(self._blame(error), None, False, self._lines).whole)
+                self._tell(self._blame(error))
         finally:  # what refers to this in a circle would keep it
             draining.call_off(on_drain)
             self._deadline.close()
             self._parser.close()
             if self._request is not None:
-                self._request.connect(None)
+                self._request.incoming = None
         return None
 
     # requests
@@ -116,7 +118,7 @@ class Conversation:
         events, parser, deadline = self._events, self._parser, self._deadline
         if not events and self._served:
             self._phase = _HEAD if parser.in_head else _IDLE
-            if self.stream.draining and not parser.in_head:
+            if self._draining and not parser.in_head:
                 return None
             limit = self._limits.head_timeout if parser.in_head else self._limits.keep_alive
             deadline.set(deadline.now() + limit)
@@ -146,7 +148,7 @@ class Conversation:
     async def _answer(self, request: Request) -> Coroutine[Any, Any, object] | None:
         """Answer `request`, or return what serves the connection from here on."""
         self._request = request
-        request.connect(self)
+        request.incoming = self
         self._served += 1
         route = self._router.find(request)
         upgrades = isinstance(route, Route) and route.upgrades
@@ -167,7 +169,7 @@ class Conversation:
         await self._send(request, response)
         if self._open and not self._body_over:
             await self._discard()
-        request.connect(None)
+        request.incoming = None
         self._request = None
         return None
 
@@ -279,24 +281,24 @@ class Conversation:
     async def _send(self, request: Request, response: Response) -> None:
         keep_alive = (
             request.keep_alive
-            and self._served < self._limits.max_requests
-            and not self.stream.draining
-            and self._can_discard(request, response)
+            and not self._draining
+            and self._served != self._limits.max_requests
+            and (self._body_over or self._can_discard(request, response))
         )
         if self._cors is not None:
             response.headers += self._cors.headers_for(request, response)
         try:
-            answer = Answer(response, request, keep_alive, self._lines)
-        except ConfigurationError as error:
+            head = self._heads.get(response, request, keep_alive)
+        except Exception as error:  # fields that cannot be sent, or are no pairs of str
             self._report(error)
             await drop(response.body)
             response = Response.error(500)
-            answer = Answer(response, request, keep_alive, self._lines)
-        self._open, self._stage = answer.keep_alive, _ANSWERING
+            head = self._heads.get(response, request, keep_alive)
+        self._open, self._stage = head.keep_alive, _ANSWERING
         if self._metrics is not None:
             self._metrics.observe(request.method, response.status, self._deadline.now() - self._asked)
         try:
-            await answer.send(self.stream)
+            await send(self.stream, head, response.body)
         except Exception as error:
             if self._is_lost():
                 raise
@@ -313,6 +315,11 @@ class Conversation:
             self._open = False
             self.stream.abort()  # so that half an answer does not look whole
         self._stage = _ANSWERED
+
+    def _tell(self, response: Response) -> None:
+        """Send an answer to what is no request."""
+        assert isinstance(response.body, bytes)
+        self.stream.send(self._heads.get(response, None, False).data + response.body)
 
     def _is_lost(self) -> bool:
         """Whether nobody is there for an answer: the client went away, or the connection is somebody else's."""
@@ -344,13 +351,14 @@ class Conversation:
             self._broken = True
             response = self._blame(BadRequest(408, "the request came too slowly"))
             if self._phase == _HEAD or self._stage == _UNANSWERED:
-                stream.send(Answer(response, None, False, self._lines).whole)
+                self._tell(response)
             elif self._stage == _ANSWERING:
                 stream.abort()
         stream.close()  # which ends the wait for it
 
     def _drain(self) -> None:
         """The server wants to end: so does a connection that waits."""
+        self._draining = True
         if self._phase == _IDLE:
             self.stream.close()
         elif self._phase == _FRESH:

@@ -14,6 +14,7 @@ from portico.transports.connection import Channel, Stream
 if TYPE_CHECKING:
     from portico._core.frames import Frames
     from portico.protocols.http11 import RequestHead
+    from portico.websocket.face import BlockingWebSocket
 
 __all__ = ["WebSocket"]
 
@@ -87,8 +88,16 @@ class WebSocket(WebSocketBase, Channel[str | bytes]):
         :raises ClosedError: the connection is closed or lost"""
         answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self.send_ping(os.urandom(PING_SIZE), answer)
+        if timeout is None:
+            return await answer
         async with asyncio.timeout(timeout):
             return await answer
+
+    def blocking(self, loop: asyncio.AbstractEventLoop) -> "BlockingWebSocket":
+        """Return its face for threads, which calls into `loop`."""
+        from portico.websocket.face import BlockingWebSocket
+
+        return BlockingWebSocket(self, loop)
 
     def fragments(self) -> "Fragments":
         """Iterate over the next message in pieces, as they come: all str, or all bytes. It may be larger than

@@ -1,0 +1,110 @@
+"""`BlockingWebSocket`: the blocking face of a WebSocket, for threads and the interactive prompt."""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Buffer
+
+from portico.transports.faces import BlockingChannel
+from portico.websocket.channel import WebSocket
+
+if TYPE_CHECKING:
+    from portico.protocols.http11 import RequestHead
+
+__all__ = ["BlockingWebSocket"]
+
+
+class BlockingWebSocket(BlockingChannel[str | bytes]):
+    """A WebSocket for threads: the same calls, which return when they are done. Errors are those of WebSocket, and
+    TimeoutError or WouldBlock."""
+
+    connection: WebSocket
+
+    def __init__(self, connection: WebSocket, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(connection, loop)
+
+    @property
+    def request(self) -> "RequestHead | None":
+        """The request that it began with (a server's), else None."""
+        return self.connection.request
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The one that both sides chose, or None."""
+        return self.connection.subprotocol
+
+    @property
+    def data(self) -> Any:
+        """What `authorize` attached."""
+        return self.connection.data
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the last ping and its pong took; None: not known yet."""
+        return self.connection.latency
+
+    @property
+    def close_code(self) -> int | None:
+        """The code that the peer closed with; 1005: it gave none, 1006: it went without a word; None: it has not."""
+        return self.connection.close_code
+
+    @property
+    def close_reason(self) -> str:
+        """What the peer said beside it."""
+        return self.connection.close_reason
+
+    def ping(self, *, timeout: float | None = None) -> float:
+        """Send a ping, and return the seconds until its pong came.
+
+        :raises TimeoutError: it did not come within `timeout` seconds
+        :raises ClosedError: the connection is closed or lost"""
+        return self._call(self.connection.ping, timeout, doing="pinging")
+
+    def close(self, code: int = 1000, reason: str = "", *, timeout: float | None = None, wait: bool = True) -> None:
+        """Close with a closing handshake; returns when the connection is over, or without `wait` at once.
+
+        :raises ProtocolError: a code that may not be sent, or too long a reason"""
+
+        async def close() -> None:
+            over = self.connection.close(code, reason)
+            if wait:
+                await over
+
+        self._call(close, timeout, doing="closing")
+
+    def fragments(self) -> Iterator[str | bytes]:
+        """Iterate over the next message in pieces, as `WebSocket.fragments`."""
+
+        async def begin() -> Any:
+            return self.connection.fragments()
+
+        pieces = self._call(begin, doing="receiving from")
+
+        async def take() -> str | bytes | None:
+            try:
+                piece: str | bytes = await anext(pieces)
+            except StopAsyncIteration:
+                return None
+            return piece
+
+        while (piece := self._call(take, doing="receiving from")) is not None:
+            yield piece
+
+    def send_fragments(self, pieces: Iterable[str | Buffer], *, timeout: float | None = None) -> None:
+        """Send one message in as many frames as there are `pieces`; `timeout` is for each of them.
+
+        An exception of `pieces`, or being interrupted, closes the connection (1011), as the message cannot be ended."""
+        try:
+            for piece in pieces:
+                self._send_piece(piece, False, timeout)
+            self._send_piece(b"", True, timeout)
+        except BaseException:
+            self.close(1011, "a message could not be ended", wait=False)  # of one that is closed it changes nothing
+            raise
+
+    def _send_piece(self, piece: str | Buffer, last: bool, timeout: float | None) -> None:
+        async def send() -> None:
+            await self.connection.send_piece(piece, last)
+
+        self._call(send, timeout, doing="sending to")
