@@ -1,8 +1,9 @@
 #!/bin/sh
 # Where the CPU time of the Portico server goes: perf samples it under load and lists the functions.
 #
-#   bench/profile.sh [MODE] [LOAD OPTIONS...]      MODE is lines (the default), raw or tls
+#   bench/profile.sh [MODE] [LOAD OPTIONS...]      MODE is lines (the default), raw, tls, ws, ws-deflate, ws-group or http
 #   bench/profile.sh lines --depth 16
+#   bench/profile.sh ws-group --members 2000 --burst 16
 #   SERVER=uvloop_protocol.py bench/profile.sh raw
 #   EVENT=cycles bench/profile.sh                  where the machine has hardware counters (default cpu-clock)
 #
@@ -14,7 +15,7 @@ mode=${1:-lines}
 [ $# -gt 0 ] && shift
 python=${PYTHON:-$bench/../.venv/bin/python}
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-export BENCH_CERTIFICATE="$bench/build/cert.pem" BENCH_KEY="$bench/build/key.pem"
+export BENCH_CERTIFICATE="$bench/build/cert.pem" BENCH_KEY="$bench/build/key.pem" BENCH_FILE="$bench/build/small.txt"
 ready="$bench/build/profile.ready"
 data="$bench/build/perf.data"
 
@@ -28,8 +29,15 @@ until grep -q ready "$ready"; do
     sleep 0.1
 done
 
-if [ "$mode" = tls ]; then set -- --tls 1 "$@"; fi
-taskset -c 1 "$bench/build/load_stream" --port "$port" --pid "$server" --seconds 4 --warm-up 1 "$@" &
+program=stream
+case $mode in
+    tls) set -- --tls 1 "$@" ;;
+    ws) program=websocket ;;
+    ws-deflate) program=websocket; set -- --deflate 1 --size 1024 "$@" ;;
+    ws-group) program=group; set -- --websocket 1 "$@" ;;
+    http) program=http ;;
+esac
+taskset -c 1 "$bench/build/load_$program" --port "$port" --pid "$server" --seconds 4 --warm-up 1 "$@" &
 load=$!
 sleep 1.2
 perf record -q -e "${EVENT:-cpu-clock}" -F 1999 -g -p "$server" -o "$data" -- sleep 3

@@ -29,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds over all servers (default 3)")
     parser.add_argument("--seconds", type=float, default=1.0, help="measured time of a cell (default 1)")
     parser.add_argument("--warm-up", type=float, default=0.4, help="seconds before that (default 0.4)")
-    parser.add_argument("--only", default="", help=f"workloads, with commas between: {names}")
+    parser.add_argument("--only", default="", help=f"workloads or the first word of some: {names}")
     parser.add_argument("--servers", default="", help=f"servers, with commas between: {servers}")
     parser.add_argument("--quick", action="store_true", help="one round of half a second, to see that all works")
     parser.add_argument(
@@ -52,10 +52,16 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def _choose(parser: argparse.ArgumentParser, text: str, known: dict[str, T]) -> list[T]:
-    names = [name for name in text.split(",") if name]
-    if unknown := [name for name in names if name not in known]:
-        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
-    return [known[name] for name in names] or list(known.values())
+    """What the names in `text` choose, all when there are none. What is no name chooses each that it begins."""
+    chosen: list[T] = []
+    for name in filter(None, text.split(",")):
+        found = (
+            [known[name]] if name in known else [value for key, value in known.items() if key.startswith(f"{name}-")]
+        )
+        if not found:
+            parser.error(f"unknown: {name}; known: {', '.join(known)}")
+        chosen += [value for value in found if value not in chosen]
+    return chosen or list(known.values())
 
 
 def measure_all(arguments: argparse.Namespace, results: Results) -> None:

@@ -1,11 +1,13 @@
 /* Receivers of a group. Each member says "join" and hears "joined"; then one more connection says
  * "send BURST" and the server sends BURST lines to every member. When all members have all of them, byte
- * for byte, it says so again. A line is a running number of ten digits, filled up with 'x'.
+ * for byte, it says so again. A line is a running number of ten digits, filled up with 'x'. With --websocket 1 all
+ * these are binary messages without a newline.
  *
- * group --port P --pid SERVER --members N --burst N --size BYTES --seconds S --warm-up S
+ * group --port P --pid SERVER --members N --burst N --size BYTES --seconds S --warm-up S --websocket 0|1
  */
 #define _GNU_SOURCE
 #include "common.h"
+#include "websocket_client.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -24,19 +26,38 @@ struct member {
 
 static struct member *members;
 static char *expected, *input;
-static size_t burst, size;
+static size_t burst, size; /* of a message on the wire */
+static bool websocket;
 static struct window window;
+
+static int connect_and_greet(int port, unsigned source)
+{
+    int fd = connect_to(port, source);
+    if (websocket)
+        websocket_handshake(fd, NO_DEFLATE);
+    return fd;
+}
+
+/* Sends a command as a line or as a message. */
+static void say(int fd, const char *text)
+{
+    char data[64];
+    size_t count = websocket ? put_frame(data, FIN_BINARY, text, strlen(text))
+                             : (size_t)snprintf(data, sizeof data, "%s\n", text);
+    if (send(fd, data, count, MSG_NOSIGNAL) != (ssize_t)count)
+        die("send: %s", strerror(errno));
+}
 
 static void join(struct member *member, int port, unsigned source)
 {
-    static const char answer[] = "joined\n";
-    char heard[sizeof answer] = {0};
-    member->fd = connect_to(port, source);
-    if (send(member->fd, "join\n", 5, MSG_NOSIGNAL) != 5)
-        die("send: %s", strerror(errno));
+    const char *answer = websocket ? "\x82\x06joined" : "joined\n";
+    ssize_t answer_size = (ssize_t)strlen(answer);
+    char heard[16] = {0};
+    member->fd = connect_and_greet(port, source);
+    say(member->fd, "join");
     struct timeval patience = {.tv_sec = STALL_SECONDS};
     setsockopt(member->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    if (recv(member->fd, heard, sizeof answer - 1, MSG_WAITALL) != sizeof answer - 1 || strcmp(heard, answer) != 0)
+    if (recv(member->fd, heard, (size_t)answer_size, MSG_WAITALL) != answer_size || strcmp(heard, answer) != 0)
         die("the server did not answer \"join\" with \"joined\"");
     set_nonblocking(member->fd);
 }
@@ -57,16 +78,19 @@ static bool pull(struct member *member)
     return member->received == burst * size;
 }
 
-static void expect_next(void)
+static void expect_next(size_t payload)
 {
     static unsigned serial;
     char number[16];
     for (size_t i = 0; i < burst; i++) {
-        char *line = expected + i * size;
+        char *line = expected + i * size, *end = line + size;
         snprintf(number, sizeof number, "%010u", ++serial);
-        memset(line, 'x', size - 1);
+        if (websocket)
+            line += put_answer_head(line, FIN_BINARY, payload);
+        else
+            *--end = '\n';
+        memset(line, 'x', (size_t)(end - line));
         memcpy(line, number, 10);
-        line[size - 1] = '\n';
     }
 }
 
@@ -75,7 +99,10 @@ int main(int argc, char **argv)
     int port = (int)option(argc, argv, "port", 0), epoll = epoll_create1(EPOLL_CLOEXEC);
     size_t count = (size_t)option(argc, argv, "members", 1000), waiting = 0;
     burst = (size_t)option(argc, argv, "burst", 1);
-    size = (size_t)option(argc, argv, "size", 100);
+    websocket = option(argc, argv, "websocket", 0) != 0;
+    char head[LARGEST_HEAD];
+    size_t payload = (size_t)option(argc, argv, "size", 100);
+    size = payload + (websocket ? put_answer_head(head, FIN_BINARY, payload) : 0);
     members = calloc(count, sizeof *members);
     expected = malloc(burst * size);
     input = malloc(burst * size + 1);
@@ -85,8 +112,8 @@ int main(int argc, char **argv)
         watch(epoll, members[i].fd, EPOLL_CTL_ADD, EPOLLIN, i);
     }
     char command[32];
-    size_t command_size = (size_t)snprintf(command, sizeof command, "send %zu\n", burst);
-    int control = connect_to(port, 0);
+    snprintf(command, sizeof command, "send %zu", burst);
+    int control = connect_and_greet(port, 0);
     uint64_t asked_ns = 0;
     window_start(&window, (pid_t)option(argc, argv, "pid", 0), option(argc, argv, "warm-up", 0.5),
                  option(argc, argv, "seconds", 2));
@@ -96,13 +123,12 @@ int main(int argc, char **argv)
                 count_messages(&window, count * burst, now_ns() - asked_ns);
             if (window_over(&window)) /* between two bursts, so that all CPU belongs to counted messages */
                 break;
-            expect_next();
+            expect_next(payload);
             for (size_t i = 0; i < count; i++)
                 members[i].received = 0;
             waiting = count;
             asked_ns = now_ns();
-            if (send(control, command, command_size, MSG_NOSIGNAL) != (ssize_t)command_size)
-                die("send: %s", strerror(errno));
+            say(control, command);
         }
         struct epoll_event events[512];
         int ready = epoll_wait(epoll, events, 512, STALL_SECONDS * 1000);

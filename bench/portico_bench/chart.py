@@ -33,6 +33,15 @@ COLOURS = {
     "anyio": "#c9a227",
     "trio": "#7a9e5b",
     "node": "#8b6bab",
+    "picows": "#2e5f8a",
+    "picows-websockets": "#5d86a8",
+    "websockets": "#4f8fc0",
+    "aiohttp": "#c9a227",
+    "aiohttp-isal": "#dcc26f",
+    "ws-node": "#8b6bab",
+    "ws-node-corked": "#a890c2",
+    "uvicorn": "#7a9e5b",
+    "uvicorn-memory": "#a9c492",
 }
 TITLES = {server.name: server.title for server in SERVER_LIST}
 
@@ -54,10 +63,26 @@ def draw(results: Results, path: Path) -> None:
     for axes in list(grid.flat)[len(shown) :]:
         axes.axis("off")
     where = environment()
-    names = ("portico", "python", "uvloop", "anyio", "trio", "node")
+    names = [
+        "portico",
+        "python",
+        "uvloop",
+        "anyio",
+        "trio",
+        "node",
+        "picows",
+        "websockets",
+        "aiohttp",
+        "node ws",
+        "uvicorn",
+    ]
     versions = ", ".join(f"{name} {where[name]}" for name in names if where[name])
     machine = f"{versions}; Linux {where['kernel']}, {where['cpu']}"
-    figure.suptitle("Server CPU time against a C epoll echo in the same run (shorter is better)", fontsize=15, y=0.995)
+    figure.suptitle(
+        "Server CPU time against a C epoll echo, or what is named, in the same run (shorter is better)",
+        fontsize=15,
+        y=0.995,
+    )
     figure.text(0.5, 0.006, machine, ha="center", fontsize=9, color="#666666")
     figure.tight_layout(rect=(0, 0.015, 1, 0.985), h_pad=1.8, w_pad=2.0)
     figure.savefig(path, dpi=110)
@@ -71,12 +96,12 @@ def _bars(results: Results, workload: Workload) -> list[tuple[str, float | None,
         if cell.error:
             bars.append((server, None, "failed"))
         elif workload.program == "idle":
-            value = results.median(workload.name, server, "kib")
+            value = results.median(workload.name, server, workload.memory)
             bars.append((server, value, f"{value:.1f}"))
         elif workload.program == "import":
             value = results.median(workload.name, server, "ms")
             bars.append((server, value, f"{value:.0f}"))
-        elif (ratio := results.ratio(workload.name, server, "c")) is not None:
+        elif (ratio := results.ratio(workload.name, server, workload.reference)) is not None:
             cpu = results.median(workload.name, server, "cpu_us")
             bars.append((server, ratio, f"{ratio:.2f}  ({cpu:.3g} µs)"))
     return bars if any(length is not None for _, length, _ in bars) else []
@@ -106,10 +131,12 @@ def _panel(axes: Axes, workload: Workload, bars: list[tuple[str, float | None, s
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     if workload.program == "idle":
-        title = "KiB resident for an idle connection, of 10,000"
+        title = f"{workload.title}, KiB each"
     elif workload.program == "import":
         title = f"{workload.title}, ms"
     else:
         axes.axvline(1, color="#999999", linewidth=0.8, linestyle="--", zorder=0)
         title = workload.title if cut == float("inf") else f"{workload.title} (cut at {cut})"
+        if workload.reference != "c":
+            title += f" (1: {TITLES[workload.reference]})"
     axes.set_title(title, fontsize=10, loc="left", weight="bold")

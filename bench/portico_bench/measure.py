@@ -49,15 +49,21 @@ def measure(server: Server, workload: Workload, settings: Settings) -> Sample:
         raise Failed("does not offer this")
     with serving(server, workload.mode, settings.server_cores) as (process, port):
         if workload.program == "idle":
-            return _memory(process.pid, port, workload.options["connections"], settings)
+            return _memory(process.pid, port, workload, settings)
         return _load(process.pid, port, workload, settings)
+
+
+def _command(workload: Workload, **values: float) -> list[str]:
+    """The load program with the options of the workload and these; `_` in a name becomes `-`."""
+    named = {name.replace("_", "-"): value for name, value in values.items()} | workload.options
+    options = [text for name, value in named.items() for text in (f"--{name}", str(value))]
+    return [str(BUILD / f"load_{workload.program}"), *options]
 
 
 def _load(pid: int, port: int, workload: Workload, settings: Settings) -> Sample:
     log = BUILD / "logs" / f"load-{workload.name}.log"
-    values = {"port": port, "pid": pid, "seconds": settings.seconds, "warm-up": settings.warm_up} | workload.options
-    options = [text for name, value in values.items() for text in (f"--{name}", str(value))]
-    process = start([str(BUILD / f"load_{workload.program}"), *options], log, settings.load_cores)
+    command = _command(workload, port=port, pid=pid, seconds=settings.seconds, warm_up=settings.warm_up)
+    process = start(command, log, settings.load_cores)
     try:
         report = json.loads(read_line(process, settings.seconds + settings.warm_up + 60, log))
     finally:
@@ -89,10 +95,11 @@ def _settle(pid: int, descriptors: int) -> None:
     raise Failed(f"{open_descriptors(pid)} of {descriptors} connections accepted after 60 s")
 
 
-def _memory(pid: int, port: int, connections: int, settings: Settings) -> Sample:
-    """Resident memory per connection: while all are silent, and after each has had a line echoed."""
-    log = BUILD / "logs" / "load-idle.log"
-    load = start([str(BUILD / "load_idle"), "--port", str(port)], log, settings.load_cores)
+def _memory(pid: int, port: int, workload: Workload, settings: Settings) -> Sample:
+    """Resident memory per connection: while all are silent, and after each has had a message echoed."""
+    connections = workload.options["connections"]
+    log = BUILD / "logs" / f"load-{workload.name}.log"
+    load = start(_command(workload, port=port), log, settings.load_cores)
 
     def tell(command: str, expected: str) -> None:
         assert load.stdin is not None

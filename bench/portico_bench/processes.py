@@ -24,7 +24,8 @@ _running: set[subprocess.Popen[str]] = set()
 
 def start(command: Sequence[str], log: Path, cores: set[int] | None = None) -> subprocess.Popen[str]:
     """Start a child in a session of its own, so that Ctrl-C reaches the runner alone. Its errors go to `log`."""
-    environment = os.environ | {"BENCH_CERTIFICATE": str(BUILD / "cert.pem"), "BENCH_KEY": str(BUILD / "key.pem")}
+    files = {"BENCH_CERTIFICATE": "cert.pem", "BENCH_KEY": "key.pem", "BENCH_FILE": "small.txt"}
+    environment = os.environ | {name: str(BUILD / file) for name, file in files.items()}
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         with log.open("w") as errors:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +14,7 @@ from portico_bench.catalogue import SERVER_LIST, UDP_MODES, WORKLOADS, Workload
 from portico_bench.results import Results
 
 TITLES = {server.name: server.title for server in SERVER_LIST}
+SHORT = {"c": "C"}
 
 
 def print_report(results: Results, verdicts: list[dict[str, Any]]) -> None:
@@ -30,95 +33,92 @@ def print_report(results: Results, verdicts: list[dict[str, Any]]) -> None:
     console.print(_target_table(verdicts))
 
 
+@dataclass(frozen=True)
+class Row:
+    """The figures of one server under one workload, as text."""
+
+    results: Results
+    workload: Workload
+    server: str
+
+    def figure(self, name: str, digits: int) -> str:
+        """The median of a figure."""
+        return _number(self.results.median(self.workload.name, self.server, name), digits)
+
+    def percent(self, name: str) -> str:
+        """The median of a share."""
+        value = self.results.median(self.workload.name, self.server, name)
+        return "-" if value is None else f"{value * 100:.0f} %"
+
+    def over(self, against: str, name: str = "cpu_us") -> str:
+        """Its figure over that of another server."""
+        return _number(self.results.ratio(self.workload.name, self.server, against, name), 2)
+
+    def portico_over(self, name: str = "cpu_us") -> str:
+        """Portico's figure over its own."""
+        return _number(self.results.ratio(self.workload.name, "portico", self.server, name), 2)
+
+
+Column = tuple[str, Callable[[Row], str]]
+
+
 def _table(results: Results, workload: Workload) -> Table:
+    table = Table(title=workload.title, title_justify="left", title_style="bold")
+    table.add_column("module" if workload.program == "import" else "server", no_wrap=True)
+    columns = _columns(workload)
+    for heading, _ in columns:
+        table.add_column(heading, justify="right")
+    for server, cell in results.cells[workload.name].items():
+        title = server if workload.program == "import" else _title(server)
+        row = Row(results, workload, server)
+        cells = [Text("failed", "red")] if cell.error else [show(row) for _, show in columns]
+        table.add_row(title, *cells)
+    return table
+
+
+def _columns(workload: Workload) -> list[Column]:
     if workload.program == "idle":
-        return _memory_table(results, workload)
-    if workload.program == "import":
-        return _import_table(results, workload)
-    if workload.mode in UDP_MODES:
-        return _packet_table(results, workload)
-    table = Table(title=workload.title, title_justify="left", title_style="bold")
-    table.add_column("server")
-    headings = ("CPU µs each", "x C", "Portico / it", f"{workload.unit}/s", "p50 µs", "p99 µs", "busy")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for server, cell in results.cells[workload.name].items():
-        if cell.error:
-            table.add_row(_title(server), Text("failed", "red"))
-            continue
-        get = {figure: results.median(workload.name, server, figure) for figure in next(iter(cell.samples.values()))}
-        table.add_row(
-            _title(server),
-            _number(get["cpu_us"], 2),
-            _number(results.ratio(workload.name, server, "c"), 2),
-            _number(results.ratio(workload.name, "portico", server), 2),
-            _number(get["per_second"], 0),
-            _number(get["p50_us"], 0),
-            _number(get["p99_us"], 0),
-            _percent(get["busy"]),
-        )
-    return table
-
-
-def _packet_table(results: Results, workload: Workload) -> Table:
-    table = Table(title=workload.title, title_justify="left", title_style="bold")
-    table.add_column("server", no_wrap=True)
-    flood = workload.program == "flood"
-    headings = ["CPU µs each", "x C", "x uvloop", "packets/s", "rate x uvloop", "busy"]
-    headings += ["dropped: kernel", "server"] if flood else ["p50 µs", "p99 µs", "lost"]
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for server, cell in results.cells[workload.name].items():
-        if cell.error:
-            table.add_row(_title(server), Text("failed", "red"))
-            continue
-        get = {figure: results.median(workload.name, server, figure) for figure in next(iter(cell.samples.values()))}
-        row = [
-            _number(get["cpu_us"], 3 if flood else 2),
-            _number(results.ratio(workload.name, server, "c"), 2),
-            _number(results.ratio(workload.name, server, "uvloop-protocol"), 2),
-            _number(get["per_second"], 0),
-            _number(results.ratio(workload.name, server, "uvloop-protocol", "per_second"), 2),
-            _percent(get["busy"]),
+        return [
+            ("KiB/connection, silent", lambda row: row.figure("kib", 2)),
+            ("after one message each", lambda row: row.figure("kib_used", 2)),
+            ("Portico / it", lambda row: row.portico_over(workload.memory)),
         ]
-        if flood:
-            row += [_percent(get["kernel_dropped"]), _percent(get["server_dropped"])]
-        else:
-            row += [_number(get["p50_us"], 0), _number(get["p99_us"], 0), _number(get["lost"], 0)]
-        table.add_row(_title(server), *row)
-    return table
+    if workload.program == "import":
+        return [("ms", lambda row: row.figure("ms", 1)), ("CPU ms", lambda row: row.figure("cpu_ms", 1))]
+    if workload.mode in UDP_MODES:
+        return _packet_columns(workload.program == "flood")
+    return [
+        ("CPU µs each", lambda row: row.figure("cpu_us", 2)),
+        (f"x {SHORT.get(workload.reference, workload.reference)}", lambda row: row.over(workload.reference)),
+        ("Portico / it", lambda row: row.portico_over()),
+        (f"{workload.unit}/s", lambda row: row.figure("per_second", 0)),
+        ("p50 µs", lambda row: row.figure("p50_us", 0)),
+        ("p99 µs", lambda row: row.figure("p99_us", 0)),
+        ("busy", lambda row: row.percent("busy")),
+    ]
 
 
-def _memory_table(results: Results, workload: Workload) -> Table:
-    table = Table(title=workload.title, title_justify="left", title_style="bold")
-    table.add_column("server")
-    for heading in ("KiB/connection, silent", "after one line each", "Portico / it"):
-        table.add_column(heading, justify="right")
-    for server, cell in results.cells[workload.name].items():
-        if cell.error:
-            table.add_row(_title(server), Text("failed", "red"))
-            continue
-        table.add_row(
-            _title(server),
-            _number(results.median(workload.name, server, "kib"), 2),
-            _number(results.median(workload.name, server, "kib_used"), 2),
-            _number(results.ratio(workload.name, "portico", server, "kib"), 2),
-        )
-    return table
-
-
-def _import_table(results: Results, workload: Workload) -> Table:
-    table = Table(title="Import time", title_justify="left", title_style="bold")
-    table.add_column("module")
-    for heading in ("ms", "CPU ms"):
-        table.add_column(heading, justify="right")
-    for module, cell in results.cells[workload.name].items():
-        if cell.error:
-            table.add_row(module, Text("failed", "red"))
-            continue
-        wall, cpu = (results.median(workload.name, module, figure) for figure in ("ms", "cpu_ms"))
-        table.add_row(module, _number(wall, 1), _number(cpu, 1))
-    return table
+def _packet_columns(flood: bool) -> list[Column]:
+    columns: list[Column] = [
+        ("CPU µs each", lambda row: row.figure("cpu_us", 3 if flood else 2)),
+        ("x C", lambda row: row.over("c")),
+        ("x uvloop", lambda row: row.over("uvloop-protocol")),
+        ("packets/s", lambda row: row.figure("per_second", 0)),
+        ("rate x uvloop", lambda row: row.over("uvloop-protocol", "per_second")),
+        ("busy", lambda row: row.percent("busy")),
+    ]
+    if flood:
+        return [
+            *columns,
+            ("dropped: kernel", lambda row: row.percent("kernel_dropped")),
+            ("server", lambda row: row.percent("server_dropped")),
+        ]
+    return [
+        *columns,
+        ("p50 µs", lambda row: row.figure("p50_us", 0)),
+        ("p99 µs", lambda row: row.figure("p99_us", 0)),
+        ("lost", lambda row: row.figure("lost", 0)),
+    ]
 
 
 def _target_table(verdicts: list[dict[str, Any]]) -> Table:
@@ -146,7 +146,3 @@ def _title(server: str) -> Text:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value * 100:.0f} %"

@@ -15,9 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from portico_bench.catalogue import SERVERS, WORKLOADS
 from portico_bench.measure import Sample
 
 PACKAGES = ("portico", "uvloop", "anyio", "trio", "aiofastnet", "Cython")
+WEB_PACKAGES = ("picows", "websockets", "aiohttp", "isal", "uvicorn", "httptools")
+NODE_PACKAGES = ("ws", "bufferutil")
+REFERENCES = {workload.name: workload.reference for workload in WORKLOADS}
 
 
 @dataclass
@@ -90,8 +94,9 @@ class Results:
             return {"error": cell.error, "rounds": samples}
         figures = next(iter(cell.samples.values()), {})
         content: dict[str, Any] = {figure: round(self.median(workload, server, figure) or 0, 4) for figure in figures}
-        if "cpu_us" in figures and (ratio := self.ratio(workload, server, "c")) is not None:
-            content["ratio_to_c"] = round(ratio, 4)
+        reference = REFERENCES[workload]
+        if "cpu_us" in figures and (ratio := self.ratio(workload, server, reference)) is not None:
+            content[f"ratio_to_{reference}"] = round(ratio, 4)
         return content | {"rounds": samples}
 
 
@@ -108,7 +113,8 @@ def environment() -> dict[str, Any]:
         "openssl": _first_line("openssl", "version"),
         "gcc": _first_line("gcc", "--version"),
         "node": _first_line("node", "--version"),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: _version(name) for name in (*PACKAGES, *WEB_PACKAGES)},
+        **{f"node {name}": _node_version(name) for name in NODE_PACKAGES},
     }
 
 
@@ -124,6 +130,11 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _node_version(package: str) -> str | None:
+    path = SERVERS / "node_modules" / package / "package.json"
+    return str(json.loads(path.read_text())["version"]) if path.exists() else None
 
 
 def _first_line(*command: str) -> str | None:

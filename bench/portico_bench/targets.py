@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from portico_bench.catalogue import SERVER_LIST
 from portico_bench.results import Results
 
 
@@ -12,12 +13,12 @@ from portico_bench.results import Results
 class Target:
     """A bound on a ratio to a peer in the same run, mostly of CPU time, or on a figure of Portico itself.
 
-    It is the most that this may be, or the least (`is_floor`)."""
+    It is the most that this may be, or the least (`is_floor`). Of several peers the cheapest counts."""
 
     text: str
     workload: str
     bound: float
-    against: str = ""
+    against: str | tuple[str, ...] = ""
     figure: str = "cpu_us"
     unit: str = "x"
     server: str = "portico"
@@ -25,15 +26,27 @@ class Target:
 
     def seen(self, results: Results) -> float | None:
         """What was measured; None when something it needs failed or was left out."""
-        if self.against:
-            return results.ratio(self.workload, self.server, self.against, self.figure)
-        return results.median(self.workload, self.server, self.figure)
+        if not self.against:
+            return results.median(self.workload, self.server, self.figure)
+        peers = (self.against,) if isinstance(self.against, str) else self.against
+        ratios = [results.ratio(self.workload, self.server, peer, self.figure) for peer in peers]
+        return None if None in ratios else max(ratio for ratio in ratios if ratio is not None)
 
     def verdict(self, seen: float | None) -> str:
         """What that means: "reached", "missed" or "not measured"."""
         if seen is None:
             return "not measured"
         return "reached" if (seen >= self.bound if self.is_floor else seen <= self.bound) else "missed"
+
+
+TUNED = ("ws-node-corked", "aiohttp-isal")
+"""Peers that go beyond their own settings; they have targets of their own."""
+
+
+def _peers(mode: str) -> tuple[str, ...]:
+    """All that offer a mode with what comes with them."""
+    others = [server for server in SERVER_LIST if mode in server.modes and not server.is_portico]
+    return tuple(server.name for server in others if server.name not in TUNED)
 
 
 TARGETS = (
@@ -64,6 +77,19 @@ TARGETS = (
     ),
     Target("UDP echo, 64 in flight, to C recvmmsg and sendmmsg", "udp-echo-64", 1.25, "c"),
     Target("UDP echo, one in flight, to C recvmmsg and sendmmsg", "udp-echo-1", 1.25, "c"),
+    Target("WebSocket, 100 bytes, depth 1, to picows", "ws-1", 0.75, "picows"),
+    Target("WebSocket, 100 bytes, depth 1, to websockets", "ws-1", 0.3, "websockets"),
+    Target("WebSocket, 100 bytes, depth 16, to picows", "ws-16", 0.15, "picows"),
+    Target("WebSocket, 16 KiB, to picows", "ws-16k", 0.85, "picows"),
+    Target("WebSocket, 1 MiB, to picows", "ws-1m", 1.0, "picows"),
+    Target("WebSocket, deflated JSON, to the cheapest peer", "ws-deflate", 1.0, _peers("ws-deflate")),
+    Target("WebSocket, deflated JSON, to aiohttp with ISA-L", "ws-deflate", 1.0, "aiohttp-isal"),
+    Target("WebSocket group of 2000, one message, to the cheapest peer", "ws-group-1", 0.9, _peers("ws-group")),
+    Target("WebSocket group of 2000, burst of 16, to the cheapest peer", "ws-group-16", 0.2, _peers("ws-group")),
+    Target("WebSocket group of 2000, burst of 16, to ws on Node, corked", "ws-group-16", 0.2, "ws-node-corked"),
+    Target("Idle WebSocket connection, to the smallest peer", "ws-idle", 1.0, _peers("ws-idle"), "kib_used"),
+    Target("The same, deflated", "ws-idle-deflate", 1.0, _peers("ws-idle-deflate"), "kib_used"),
+    Target("HTTP GET of 2 KiB, to uvicorn with httptools", "http", 1.0, "uvicorn"),
     Target("Idle connection", "idle", 3.8, figure="kib", unit="KiB"),
     Target("import portico", "import", 60, figure="ms", unit="ms"),
 )

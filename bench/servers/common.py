@@ -1,4 +1,5 @@
-"""What the Python servers share: arguments, certificate, the lines of the group workload, the socket of packets."""
+"""What the Python servers share: arguments, certificate, the file of the web servers, the lines of the group
+workload, the socket of packets."""
 
 from __future__ import annotations
 
@@ -7,10 +8,16 @@ import resource
 import socket
 import ssl
 import sys
+from pathlib import Path
 
 LINE_SIZE = 100
 BACKLOG = 4096
 JOIN, JOINED, SEND = b"join", b"joined", b"send "
+
+WS_DEFLATE, WS_GROUP, WS_IDLE, WS_IDLE_DEFLATE, HTTP = "ws-deflate", "ws-group", "ws-idle", "ws-idle-deflate", "http"
+DEFLATE_MODES = (WS_DEFLATE, WS_IDLE_DEFLATE)
+WEB_MODES = ("ws", WS_IDLE, WS_GROUP, *DEFLATE_MODES, HTTP)
+LARGEST_MESSAGE = 16 << 20
 
 UDP_RECEIVE = "udp-receive"
 UDP_MODES = (UDP_RECEIVE, "udp-echo")
@@ -31,6 +38,11 @@ def arguments() -> tuple[int, str]:
 def certificate() -> tuple[str, str]:
     """Paths of the certificate and its key."""
     return os.environ["BENCH_CERTIFICATE"], os.environ["BENCH_KEY"]
+
+
+def small_file() -> Path:
+    """The file that the servers of HTTP serve as /small.txt."""
+    return Path(os.environ["BENCH_FILE"])
 
 
 def tls_context() -> ssl.SSLContext:
@@ -64,3 +76,7 @@ class Numbered:
         """The next line, without its newline."""
         self.serial += 1
         return b"%010d" % self.serial + b"x" * (LINE_SIZE - 11)
+
+    def next_message(self) -> bytes:
+        """The next message of `LINE_SIZE` bytes, for those who need no newline."""
+        return self.next() + b"x"

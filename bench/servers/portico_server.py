@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import portico_datagrams
-from common import JOIN, JOINED, SEND, UDP_MODES, Numbered, arguments, certificate, ready
+import portico_web
+from common import JOIN, JOINED, SEND, UDP_MODES, WEB_MODES, Numbered, arguments, certificate, ready
 
 import portico
 
@@ -66,6 +67,9 @@ def main(loop: Literal["uvloop", "asyncio"]) -> None:
     port, mode = arguments()
     if mode in UDP_MODES:
         portico_datagrams.main(port, mode, loop)
+        return
+    if mode in WEB_MODES:
+        portico_web.main(port, mode, loop)
         return
     service = portico.Service()
     address = f"tcp://127.0.0.1:{port}"
