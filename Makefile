@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 ARGS ?=
 CORE := $(wildcard src/portico/_core/*.pyx src/portico/_core/*.pxd src/portico/_core/*.h)
 
-.PHONY: help demo test test-all lint bench wheels clean
+.PHONY: help demo test test-all lint autobahn bench wheels clean
 
 help:
 	@echo "make demo      a chat server to join at once; ARGS=\"--bots 50 --seconds 5\" lets bots talk and ends by itself"
 	@echo "make test      all tests; ARGS=\"tests/unit -k address\" runs some"
 	@echo "make test-all  the same on each of Python 3.11, 3.12 and 3.13 that is installed"
 	@echo "make lint      ruff, mypy --strict, the layers"
+	@echo "make autobahn  the Autobahn test suite for WebSockets (needs Python 2.7); ARGS=\"--quick\" without compression"
 	@echo "make bench     Portico beside C and its peers; ARGS=\"--quick\" for a first look"
 	@echo "make wheels    source distribution and wheel, built in isolation, under dist/"
 	@echo "make clean     remove what these made"
@@ -48,6 +49,9 @@ lint: $(VENV)/ready-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+autobahn: $(VENV)/ready-cli
+	@$(BIN)/python tests/autobahn/run.py $(ARGS)
 
 bench: $(VENV)/ready-dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --requirement bench/requirements.txt

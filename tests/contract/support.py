@@ -239,6 +239,10 @@ def client_tls(version: str = "TLSv1.3") -> portico.TLS:
 server_tls(), client_tls("TLSv1.2"), client_tls("TLSv1.3")  # what ssl opens stays open: before anyone counts
 
 
+UNCOMPRESSED = portico.WebSocketSettings(deflate=None)
+"""Of WebSockets, so that as many bytes leave as are sent."""
+
+
 # --- both ends -----------------------------------------------------------------------------------------
 
 
@@ -278,6 +282,8 @@ class Net:
                 await handler(stream if codec is None else stream.channel(codec))
 
             given, tls = upgrade, None
+        if self.transport.framed:
+            codec, settings["websocket"] = None, UNCOMPRESSED
         limits = limits or portico.Limits()
         wanted = None if given is not handler else codec
         if self.transport.header:
@@ -299,8 +305,11 @@ class Net:
         """Connect by `portico.connect`."""
         version = self.transport.tls if secure else None
         settings |= self.greeting
+        if self.transport.framed:
+            codec, settings["websocket"] = None, UNCOMPRESSED
         if version is None:
-            address = server.address.replace(scheme="tcp") if self.transport.inet else server.address
+            plain = self.transport.inet and not self.transport.framed
+            address = server.address.replace(scheme="tcp") if plain else server.address
             return await portico.connect(address, codec=codec, timeout=10, **settings)
         tls = client_tls(version)
         if not self.transport.upgraded:
@@ -308,6 +317,13 @@ class Net:
         stream = await portico.connect(server.address, timeout=10, **settings)
         await stream.start_tls(tls)
         return stream if codec is None else stream.channel(codec)
+
+    def end_sending(self, end: Any) -> None:
+        """End what `end` sends, and all of it where one side cannot be ended."""
+        if self.transport.can_half_close:
+            end.send_eof()
+        else:
+            end.close()
 
     @contextlib.asynccontextmanager
     async def pair(

@@ -8,7 +8,7 @@ import portico
 
 from .codecs import FRAMINGS, NATIVE, RAW, codec_of
 from .support import MAKERS, contract, rest_of, spawn, taken, turns
-from .transports import DIRECT, EVERY, HALF_CLOSING, MESSAGES, PACKETS, SOME
+from .transports import CODED, DIRECT, EVERY, HALF_CLOSING, PACKETS, SOME
 
 LINES = portico.Lines(text=False)
 MOST_TURNS = 40
@@ -158,7 +158,7 @@ async def test_an_end_in_the_middle_of_a_message_gives_what_came_of_it(net, fram
             assert caught.value.partial == frames[1][:-1]
 
 
-@contract(MESSAGES, framing=NATIVE)
+@contract(CODED, framing=NATIVE)
 async def test_an_oversize_message_costs_that_message_alone(net, framing):
     limit, size = 40, 200
     async with net.pair(framing.codec(limit), near_codec=None) as (near, far):
@@ -195,7 +195,7 @@ async def test_an_oversize_message_that_dribbles_in_is_not_kept(net, framing):
         assert await far.recv() == framing.message(1)
 
 
-@contract(MESSAGES, framing=[each for each in FRAMINGS if not each.native])
+@contract(CODED, framing=[each for each in FRAMINGS if not each.native])
 async def test_an_oversize_message_of_a_codec_in_python_leaves_what_can_be_read(net, framing):
     """`Messages` says how long the frame is, so that the next one can be read; `own` does not, and reading ends, but
     where packets are kept apart, for the next one begins anew."""
@@ -217,7 +217,7 @@ async def test_an_oversize_message_of_a_codec_in_python_leaves_what_can_be_read(
         assert await taken(near, len(answer)) == answer
 
 
-@contract(MESSAGES, framing=[each for each in FRAMINGS if each.name not in ("messages", "own")])
+@contract(CODED, framing=[each for each in FRAMINGS if each.name not in ("messages", "own")])
 async def test_an_oversize_message_is_refused_at_the_call_and_harms_nothing(net, framing):
     async with net.pair(framing.codec(40)) as (near, far):
         with pytest.raises(portico.MessageTooLarge) as caught:

@@ -102,7 +102,7 @@ async def test_message_timeout_does_not_count_between_messages(net):
 @contract([*ALL, *LOSSLESS])
 async def test_send_timeout_of_a_server(net):
     async with net.pair(limits=portico.Limits(send_timeout=SHORT, close_timeout=SHORT)) as (_, far):
-        waiting = [far.send(part) for part in in_packets(net, b"x" * 8_000_000)][-1]
+        waiting = [far.send(part) for part in in_packets(net, b"x" * 14_000_000)][-1]
         with pytest.raises(portico.ClosedError, match="send_timeout") as caught:
             await waiting
         assert isinstance(caught.value.__cause__, TimeoutError)

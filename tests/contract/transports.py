@@ -31,6 +31,8 @@ class Transport:
     wires: tuple[str, ...] = SOCKETS
     keeps_records: bool = False
     """What is sent arrives as it was cut: connections are Channels, without a codec of bytes."""
+    framed: bool = False
+    """It has frames of its own for messages, str or bytes, and its end is spoken of: a WebSocket."""
     tells_start: bool = True
     """A server knows of a connection before anything was sent."""
     tells_end: bool = True
@@ -41,7 +43,7 @@ class Transport:
 
     @property
     def inet(self) -> bool:
-        return self.address.startswith(("tcp:", "tls:"))
+        return self.address.startswith(("tcp:", "tls:", "ws:", "wss:"))
 
     @property
     def unix(self) -> bool:
@@ -54,7 +56,12 @@ class Transport:
     @property
     def tells_abort(self) -> bool:
         """Whether the peer of an abort sees a loss: a plain Unix socket only knows an end (unix(7))."""
-        return not self.unix or self.tls is not None
+        return not self.unix or self.tls is not None or self.framed
+
+    @property
+    def gives_cause(self) -> bool:
+        """Whether the error of such a loss has one of the system as its cause: an end without good-bye has none."""
+        return self.tells_abort and not (self.unix and self.framed)
 
 
 @dataclass(frozen=True)
@@ -107,9 +114,21 @@ PACKETS = {
         *([Transport("udp6", "udp://[::1]:0", "udp", **PEER)] if _has_ipv6() else []),
     )
 }
-TRANSPORTS = {**STREAMS, **PACKETS}
+FRAMED = {"keeps_records": True, "framed": True, "can_half_close": False}
+"""What is known of every WebSocket."""
+
+WEBSOCKETS = {
+    row.name: row
+    for row in (
+        Transport("ws", "ws://127.0.0.1:0/room", "tcp", **FRAMED),
+        Transport("wss", "wss://127.0.0.1:0/room", "tls", tls="TLSv1.3", **FRAMED),
+        Transport("ws+unix", "ws+unix:{dir}/portico.sock:/room", "unix", **FRAMED),
+        Transport("proxied+ws", "ws://127.0.0.1:0/room", "tcp", proxied=True, **FRAMED),
+    )
+}
+TRANSPORTS = {**STREAMS, **PACKETS, **WEBSOCKETS}
 ALL = tuple(STREAMS)
-"""Those that carry bytes in a row; what holds for messages holds over `PACKETS`, too."""
+"""Those that carry bytes in a row; what holds for messages holds over `WHOLE`, too."""
 EVERY = tuple(TRANSPORTS)
 PLAIN = tuple(name for name, row in STREAMS.items() if row.tls is None and not row.header and not row.proxied)
 """Those that carry what is sent and nothing else."""
@@ -118,9 +137,13 @@ DIRECT = tuple(name for name, row in STREAMS.items() if not row.proxied)
 SECURE = tuple(name for name, row in STREAMS.items() if row.tls is not None)
 SOME = ("tcp", "tls", "unix", "mem")
 """One of each kind, for what depends more on the engine than on the transport."""
-MESSAGES = (*SOME, *PACKETS)
+WHOLE = (*PACKETS, *WEBSOCKETS)
+"""Those where what is sent arrives as it was cut."""
+CODED = (*SOME, *PACKETS)
+"""As `SOME`, where a test is about messages of a codec."""
+MESSAGES = (*CODED, *WEBSOCKETS)
 """As `SOME`, where a test sends and receives whole messages."""
-LOSSLESS = tuple(name for name in PACKETS if TRANSPORTS[name].lossless)
+LOSSLESS = tuple(name for name in WHOLE if TRANSPORTS[name].lossless)
 LOSSY = tuple(name for name in PACKETS if not TRANSPORTS[name].lossless)
 HALF_CLOSING = tuple(name for name in PACKETS if TRANSPORTS[name].can_half_close)
 

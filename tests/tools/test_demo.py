@@ -144,6 +144,47 @@ def test_a_taken_port_is_an_error_when_it_was_asked_for() -> None:
     assert done.stderr.count(b"\n") == 1 and b"address already in use by" in done.stderr
 
 
+def test_a_taken_port_of_the_page_is_an_error_when_it_was_asked_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = portico("demo", "--port", "0", "--web-port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1 and b"address already in use by" in done.stderr
+
+
+def test_a_taken_usual_port_of_the_page_is_replaced() -> None:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # somebody else may have it, which is as good
+            stack.enter_context(socket.create_server(("127.0.0.1", 8000)))
+        server = stack.enter_context(started_portico("demo"))
+        server.stdout.wait_for("connect udp:")
+        server.stderr.wait_for("port 8000 is taken.*using a free one")
+
+
+def test_the_page_is_the_first_thing_that_is_told_and_is_there() -> None:
+    with demo() as (server, _):
+        shown = server.stdout.text
+        page = re.search(r"http://\S+/", shown)
+        assert page is not None and page.start() < shown.index("Door")
+        done = portico("fetch", page[0])
+        assert done.returncode == 0 and b"<title>Portico chat</title>" in done.stdout
+
+
+def test_a_websocket_in_a_terminal_is_in_the_same_room() -> None:
+    with demo() as (server, commands), person(commands["tcp"]) as one:
+        page = re.search(r"http://(\S+)/", server.stdout.text)
+        assert page is not None
+        with started_portico("connect", f"ws://{page[1]}/chat") as other:
+            other.stdout.wait_for("you are guest-2, one other is here")
+            other.write(b"hello from a WebSocket\n")
+            one.stdout.wait_for("^guest-2: hello from a WebSocket$")
+            one.write(b"hello to it\n")
+            other.stdout.wait_for("^guest-1: hello to it$")
+            server.send_signal(signal.SIGTERM)
+            other.stdout.wait_for("the room closes")
+            other.end_input()
+            assert other.wait() == 0
+
+
 def test_a_taken_usual_port_is_replaced() -> None:
     with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 9000)):
         pass
@@ -200,4 +241,4 @@ def test_bots_lose_nothing(bots: str) -> None:
     assert total is not None
     people, sent, expected, delivered = map(int, total.groups())
     assert people == int(bots) and delivered == expected == sent * (people - 1) and sent >= people
-    assert len(re.findall(r"^ (?:tcp|tls|unix|udp) ", text, re.M)) == min(int(bots), 4)
+    assert len(re.findall(r"^ (?:tcp|tls|unix|udp|ws) ", text, re.M)) == min(int(bots), 5)

@@ -9,7 +9,7 @@ cdef enum ReadState:
     OPEN, ENDED, FAILED, CLOSED
 
 cdef enum RecvKind:
-    NEXT, ITERATE, WITH_CONTROL, PIECE, BATCH, EXACTLY, UNTIL
+    NEXT, ITERATE, WITH_CONTROL, BATCH, PIECE, EXACTLY, UNTIL
 
 cdef enum:
     MESSAGE_COST = 64       # bytes of memory that a queued message takes beside its payload

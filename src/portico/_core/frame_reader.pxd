@@ -44,7 +44,9 @@ cdef class FrameReader(ChannelBase):
     cdef object body_bytes(self)
     cdef int end_message(self) except -1
     cdef bytes inflated(self)
+    cdef int cut_what_came(self) except -1
     cdef int cut_piece(self, bint last) except -1
+    cdef int check_first(self) except -1
     cdef int drop_pieces(self) except -1
     cdef int take_piece(self, PyObject** answer) except -1
     cdef int join_pieces(self, Recv recv, PyObject** answer) except -1

@@ -25,6 +25,8 @@ cdef extern from "Python.h":
 
 cdef enum:
     COMMIT = 16             # memory is set aside for at most that many times as much as has come; untouched, it costs none
+    MAX_ENDS = 8            # final blocks in one message; nobody sends more than one
+    PIECE_SIZE = 16 * 1024  # bytes that are worth a piece while nobody waits for one
     DEFLATE_SLACK = 1024    # bytes by which deflating may make a message longer, beside 1 in 1000
 
 cdef bytes INFLATE_TAIL = b"\x00\x00\xff\xff"    # RFC 7692 section 7.2.2
@@ -78,8 +80,8 @@ cdef class FrameReader(ChannelBase):
                 self.set_deadline()
         else:
             self.message_begun = 0
-        if self.in_pieces and self.body_size and not self.compressed and self.read_state == OPEN:
-            self.cut_piece(False)
+        if self.in_pieces and (self.body_size >= PIECE_SIZE or (reader_waits and self.reader.kind == PIECE)):
+            self.cut_what_came()
         return 0 if self.closing else self.announce(reader_waits)
 
     cdef Py_ssize_t missing_front(self) noexcept:
@@ -203,6 +205,7 @@ cdef class FrameReader(ChannelBase):
 
     cdef int announce_message(self, object message, Py_ssize_t size) except -1:
         self.settings.messages_received += 1
+        self.message_begun = 0
         return self.push(message, size)
 
     cdef int take_payload(self, const char* data, Py_ssize_t size) except -1:
@@ -224,11 +227,10 @@ cdef class FrameReader(ChannelBase):
 
     cdef int grow_body(self, Py_ssize_t more) except -1:
         """Make room for `more` bytes, and at once for all that the frame announces, unless most of that has yet to come."""
-        cdef Py_ssize_t needed = self.body_size + more + PyBytes_GET_SIZE(INFLATE_TAIL)
-        cdef Py_ssize_t known = self.body_size + self.frame_left + PyBytes_GET_SIZE(INFLATE_TAIL)
+        cdef Py_ssize_t needed = self.body_size + more + PyBytes_GET_SIZE(INFLATE_TAIL), most = COMMIT * needed
         if needed <= self.body_capacity:
             return 0
-        needed = min(max(known, 2 * self.body_capacity), COMMIT * needed)
+        needed = min(max(needed + min(self.frame_left, most), 2 * self.body_capacity), most)
         if self.body is NULL:
             self.body = PyBytes_FromSize(NULL, needed)
         else:
@@ -263,6 +265,7 @@ cdef class FrameReader(ChannelBase):
         self.opcode = self.fragments = 0
         if self.unwanted:
             self.cut = False
+            self.message_begun = 0
             return self.drop_body()
         if self.compressed:
             message = self.inflated()
@@ -290,6 +293,7 @@ cdef class FrameReader(ChannelBase):
     cdef bytes inflated(self):
         """Return the body inflated; None: it cannot be, and that was dealt with."""
         cdef Py_ssize_t limit = self.frames.max_size
+        cdef int ends = 0
         if self.body is NULL:
             self.grow_body(0)
         memcpy(PyBytes_Data(self.body) + self.body_size, PyBytes_AS_STRING(INFLATE_TAIL), PyBytes_GET_SIZE(INFLATE_TAIL))
@@ -301,6 +305,9 @@ cdef class FrameReader(ChannelBase):
         try:
             whole = inflater.decompress(rest, limit + 1)
             while inflater.eof and inflater.unused_data and len(whole) <= limit:    # a block said that it is the last one
+                ends += 1
+                if ends > MAX_ENDS:
+                    raise ValueError("it ends again and again")
                 rest = inflater.unused_data
                 inflater = self.frames.decompressor()
                 whole += inflater.decompress(rest, limit + 1)
@@ -312,6 +319,12 @@ cdef class FrameReader(ChannelBase):
             return None
         self.inflater = inflater if self.frames.in_takeover else None
         return whole
+
+    cdef int cut_what_came(self) except -1:
+        """Queue what has come of a message that is not whole, if it is to be had in pieces."""
+        if self.body_size and self.opcode and not self.compressed and not self.unwanted and self.read_state == OPEN:
+            self.cut_piece(False)
+        return 0
 
     cdef int cut_piece(self, bint last) except -1:
         """Queue what has come of a message so far."""
@@ -332,6 +345,7 @@ cdef class FrameReader(ChannelBase):
         piece.data = PyMemoryView_FromObject(whole) if self.opcode == BINARY and self.frames.memoryviews else whole
         piece.last = last
         self.cut = not last
+        self.message_begun = 0 if last else self.active     # the next piece has its own time
         if last:
             self.settings.messages_received += 1
         return self.push(piece, size - rest)
@@ -344,8 +358,6 @@ cdef class FrameReader(ChannelBase):
         self.in_pieces = True
         if self.taking_pieces:
             self.drop_pieces()
-        if self.body_size and not self.compressed and not self.unwanted and self.read_state == OPEN:
-            self.cut_piece(False)
 
     def recv_piece(self):
         """Await the next piece of the next message: (str or bytes, whether it is the last one). Errors as `recv`."""
@@ -356,12 +368,15 @@ cdef class FrameReader(ChannelBase):
             return ChannelBase.take(self, recv, answer)
         if self.taking_pieces and recv.kind != PIECE:
             self.drop_pieces()
+        if recv.kind == PIECE and not self.messages.count:
+            self.cut_what_came()
         if not self.messages.count:
             return 0
         if recv.kind == PIECE:
             return self.take_piece(answer)
         if type(<object>self.messages.slots[self.messages.first].item) is Piece:
             return self.join_pieces(recv, answer)
+        self.check_first()
         if recv.kind != BATCH:
             return ChannelBase.take(self, recv, answer)
         recv.kind = NEXT        # one at a time, as pieces may follow
@@ -375,6 +390,24 @@ cdef class FrameReader(ChannelBase):
         Py_INCREF(batch)
         answer[0] = <PyObject*>batch
         return 1
+
+    cdef int check_first(self) except -1:
+        """Drop the first message of the queue if it is too large to be taken whole."""
+        cdef Slot slot = self.messages.slots[self.messages.first]
+        if slot.size <= self.frames.max_size:
+            return 0
+        ring_pop(&self.messages)
+        Py_DECREF(<object>slot.item)
+        self.took(slot.size)
+        raise MessageTooLarge(slot.size, self.frames.max_size)
+
+    def drop_received(self):
+        """Let go of the messages that wait to be taken, and of the rest of the one that is coming."""
+        ChannelBase.drop_received(self)
+        self.taking_pieces = False
+        if self.cut:
+            self.unwanted = True
+            self.drop_body()
 
     cdef int drop_pieces(self) except -1:
         """Let go of the rest of a message of which only a part was taken."""

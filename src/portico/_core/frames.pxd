@@ -34,6 +34,7 @@ cdef enum:
     NOT_UTF8 = 1007
     POLICY = 1008
     TOO_BIG = 1009
+    SYNC_FLUSH = 2          # zlib.Z_SYNC_FLUSH
 
 
 cdef class Frames(Codec):
@@ -43,13 +44,16 @@ cdef class Frames(Codec):
     cdef readonly object deflate
     cdef int level, memory_level, out_bits, in_bits
     cdef bint out_takeover, in_takeover
+    cdef object lone                    # the compressor of messages that stand alone, while nobody uses it
 
     cdef Py_ssize_t frame(self, int first, const char* data, Py_ssize_t size, char* out) except -1
+    cdef bint squeezes(self, Py_ssize_t size, object compress) except -1
     cdef bytes whole_frame(self, int first, Payload* payload)
+    cdef bytes deflated_alone(self, Payload* payload)
     cdef object compressor(self)
     cdef object decompressor(self)
 
 
 cdef int open_message(object message, Payload* payload) except -1
-cdef bytes deflated(object compressor, Payload* payload)
+cdef bytes deflated(object compressor, Payload* payload, int flush)
 cdef uint32_t fresh_key() except? 0

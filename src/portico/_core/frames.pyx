@@ -19,7 +19,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     KEYS = 4096             # bytes of randomness that are fetched at a time
-    SYNC_FLUSH = 2          # zlib.Z_SYNC_FLUSH
+    FULL_FLUSH = 3          # zlib.Z_FULL_FLUSH: what follows refers to nothing before it
 
 cdef bytes keys = b""
 cdef Py_ssize_t keys_used = 0
@@ -68,10 +68,10 @@ cdef object load_zlib():
     return zlib
 
 
-cdef bytes deflated(object compressor, Payload* payload):
+cdef bytes deflated(object compressor, Payload* payload, int flush):
     """Return the payload as it leaves where messages are deflated (RFC 7692 section 7.2.1)."""
     cdef bytes whole = compressor.compress(PyBytes_FromStringAndSize(payload.data, payload.size)) \
-        + compressor.flush(SYNC_FLUSH)
+        + compressor.flush(flush)
     return whole[:PyBytes_GET_SIZE(whole) - 4]      # 00 00 ff ff, which the peer puts there again
 
 
@@ -116,17 +116,18 @@ cdef class Frames(Codec):
                 f"memoryviews={self.memoryviews}, deflate={self.deflate!r}, ping_interval={self.ping_interval:g}, "
                 f"ping_timeout={self.ping_timeout:g})")
 
-    def encode(self, message):
-        """Return `message`, str or bytes-like, as one frame; deflated where that was agreed and it is large enough.
+    def encode(self, message, compress=None):
+        """Return `message`, str or bytes-like, as one frame; deflated where that was agreed and `compress` says so, or
+        says nothing and the message is large enough.
 
         :raises MessageTooLarge: it is over `max_size`"""
         cdef Payload payload, squeezed
         cdef int opcode = open_message(message, &payload)
         try:
             self.check(payload.size)
-            if not self.deflates or payload.size < self.threshold or not payload.size:
+            if not self.squeezes(payload.size, compress):
                 return self.whole_frame(FIN | opcode, &payload)
-            smaller = deflated(self.compressor(), &payload)
+            smaller = self.deflated_alone(&payload)
             open_bytes(smaller, &squeezed)
             try:
                 return self.whole_frame(FIN | RSV1 | opcode, &squeezed)
@@ -134,6 +135,12 @@ cdef class Frames(Codec):
                 release(&squeezed)
         finally:
             release(&payload)
+
+    cdef bint squeezes(self, Py_ssize_t size, object compress) except -1:
+        """Say whether a message of `size` bytes is deflated."""
+        if not self.deflates or not size or compress is False:
+            return False
+        return compress is not None or size >= self.threshold
 
     cdef bytes whole_frame(self, int first, Payload* payload):
         cdef bytes frame = PyBytes_FromStringAndSize(NULL, FRAME_HEAD + payload.size)
@@ -158,6 +165,13 @@ cdef class Frames(Codec):
 
         :raises TypeError: always"""
         raise TypeError("frames are decoded by the WebSocket that they come to")
+
+    cdef bytes deflated_alone(self, Payload* payload):
+        """Return the payload deflated without reference to any other; one compressor does it for all connections."""
+        compressor, self.lone = self.lone or self.compressor(), None
+        cdef bytes smaller = deflated(compressor, payload, FULL_FLUSH)
+        self.lone = compressor      # not after an error, which might leave a part of this message in it
+        return smaller
 
     cdef object compressor(self):
         return load_zlib().compressobj(self.level, zlib.DEFLATED, -self.out_bits, self.memory_level)

@@ -5,7 +5,7 @@ from .wire cimport Sink, Wire
 
 
 cdef enum:
-    ROOM, ALL_SENT, OVER    # what a Room waits for
+    ROOM, LEAVING, ALL_SENT, OVER   # what a Room waits for
     SPLICE_SIZE = 8192      # bytes of a payload from which on it is sent from where it is
 
 
@@ -34,9 +34,11 @@ cdef class Sender(Sink):
     cdef int put(self, Codec codec, Payload* payload) except -1
     cdef int put_shared(self, Payload* payload) except -1
     cdef int put_record(self, Codec codec, Payload* payload) except -1
+    cdef Py_ssize_t leaving_size(self) noexcept
     cdef Py_ssize_t unsent_size(self) noexcept
     cdef bint has_room(self) noexcept
     cdef object sent(self)
+    cdef object leaving(self)
     cdef Room new_room(self, int what)
     cdef int wake_waiters(self) except -1
     cdef int write_out(self) except -1

@@ -91,8 +91,13 @@ cdef class Sender(Sink):
         self.wire.close_record(size)
         return 0 if self.dirty else self.hub.mark_dirty(self)
 
-    cdef Py_ssize_t unsent_size(self) noexcept:
+    cdef Py_ssize_t leaving_size(self) noexcept:
+        """Return the bytes on their way out."""
         return output_size(&self.output) + self.wire.backlog
+
+    cdef Py_ssize_t unsent_size(self) noexcept:
+        """Return the bytes that were sent and are here still, those included that wait for others to leave."""
+        return self.leaving_size()
 
     cdef bint has_room(self) noexcept:
         return self.unsent_size() <= self.settings.high_water
@@ -100,6 +105,10 @@ cdef class Sender(Sink):
     cdef object sent(self):
         """Return what send() answers: something to await for room."""
         return DONE if self.has_room() else self.new_room(ROOM)
+
+    cdef object leaving(self):
+        """As `sent`, for what others wait to leave behind."""
+        return DONE if self.leaving_size() <= self.settings.high_water else self.new_room(LEAVING)
 
     cdef Room new_room(self, int what):
         cdef Room room = Room.__new__(Room)
@@ -112,7 +121,7 @@ cdef class Sender(Sink):
         cdef Room room
         if self.watcher is not None and (self.lost or self.has_room()):
             self.watcher()
-        if self.waiters is not None and (self.lost or self.unsent_size() <= self.settings.low_water):
+        if self.waiters is not None and (self.lost or self.leaving_size() <= self.settings.low_water):
             waiters, self.waiters = self.waiters, None
             for room in waiters:
                 room.wake()
@@ -158,6 +167,7 @@ cdef class Room(Wait):
             if self.what != OVER:
                 raise connection.closed_error()
         elif self.what == OVER or (self.what == ROOM and not connection.has_room()) \
+                or (self.what == LEAVING and connection.leaving_size() > connection.settings.high_water) \
                 or (self.what == ALL_SENT and connection.unsent_size()):
             if connection.waiters is None:
                 connection.waiters = []

@@ -10,7 +10,7 @@ from .codec cimport Codec, Payload, open_bytes, release
 from .connection cimport ENDED, FAILED, OPEN, Connection
 from .frame_reader cimport FrameReader, not_utf8
 from .frames cimport (CLOSE, CONTINUATION, CONTROL_SIZE, FIN, FRAME_HEAD, NOT_UTF8, PING, POLICY, PONG, PROTOCOL_BROKEN, RSV1,
-                      Frames, deflated, fresh_key, open_message, portico_mask, portico_write_head)
+                      SYNC_FLUSH, Frames, deflated, fresh_key, open_message, portico_mask, portico_write_head)
 from .hub cimport portico_monotonic
 from .output cimport output_reserve, output_splice
 from .sender cimport SPLICE_SIZE, Settings
@@ -32,6 +32,7 @@ cdef dict MEANINGS = {
     1010: "extension needed", 1011: "internal error", 1012: "service restart", 1013: "try again later", 1014: "bad gateway",
 }
 
+cdef double PATIENCE = 1.0      # seconds for answers to what came before the end
 cdef double DISMISSAL = 2.0     # seconds for the closing handshake of who has to go
 
 
@@ -72,6 +73,7 @@ cdef class WebSocketBase(FrameReader):
             self.latency = now - self.ping_sent
             self.ping_due = self.ping_sent + self.frames.ping_interval
             self.ping_sent = 0
+            self.set_deadline()
         if self.pings is None or payload not in self.pings:
             return 0
         for each in list(self.pings):       # one pong may answer several pings (RFC 6455 section 5.5.3)
@@ -101,10 +103,15 @@ cdef class WebSocketBase(FrameReader):
 
     cdef double next_due(self) noexcept:
         cdef double due = ChannelBase.next_due(self)
-        return due if self.closing else min(due, self.ping_due)
+        if self.closing:
+            return due
+        return min(due, self.verdict_due if self.verdict_due else self.ping_due)
 
     cdef int expire(self, double now) except -1:
-        if now >= self.ping_due and not self.closing and not self.lost and self.successor is None:
+        if self.verdict_due:
+            if now >= self.verdict_due and not self.closing and not self.lost:
+                self.begin_closing()
+        elif now >= self.ping_due and not self.closing and not self.lost:
             self.keep_alive(now)
         return ChannelBase.expire(self, now)
 
@@ -175,10 +182,22 @@ cdef class WebSocketBase(FrameReader):
         self.hub.mark_dirty(self)           # as for `peer_closes`
         return 1
 
+    cdef bint ought_to_close(self) noexcept:
+        return (self.close_received or self.failing) and not self.closing and not self.lost
+
     cdef int end_turn(self) except -1:
-        if (self.close_received or self.failing) and not self.lost and self.successor is None:
-            self.begin_closing()
+        if self.ought_to_close():
+            if not self.messages.count:
+                self.begin_closing()
+            elif not self.verdict_due:      # somebody may answer what came before the end
+                self.verdict_due = portico_monotonic() + PATIENCE
+                self.set_deadline()
         return ChannelBase.end_turn(self)
+
+    cdef int took(self, Py_ssize_t size) except -1:
+        if self.verdict_due and not self.messages.count and self.ought_to_close():
+            self.hub.mark_dirty(self)
+        return ChannelBase.took(self, size)
 
     cdef int put_close(self, int code, bytes reason) except -1:
         cdef bytes payload = b""
@@ -208,23 +227,29 @@ cdef class WebSocketBase(FrameReader):
             return self.set_deadline()
         return 0
 
-    cdef int wire_ended(self) except -1:
-        if not self.close_received and self.close_code is None:
-            self.close_code = NO_GOODBYE
-        if not self.close_received and not self.closing:
+    cdef int miss_goodbye(self) except -1:
+        """The connection is over: say so to who receives, unless that was spoken of."""
+        if not self.close_received and not self.closing and not self.failing:
             self.failure = ClosedError("the connection ended without a closing handshake", code=NO_GOODBYE)
             self.stop_reading(FAILED)
             self.close_sent = self.failing = True
+        return 0
+
+    cdef int wire_ended(self) except -1:
+        if not self.close_received and self.close_code is None:
+            self.close_code = NO_GOODBYE
+        self.miss_goodbye()
         ChannelBase.wire_ended(self)
-        if not self.closing:
-            return self.begin_closing()
         return 0 if self.lingering else self.hub.mark_dirty(self)
 
     cdef int wire_lost(self, object error) except -1:
         if self.close_code is None:
             self.close_code = NO_GOODBYE
+        if error is None:
+            self.miss_goodbye()
         self.drop_body()
         self.held = None
+        self.held_size = 0
         ChannelBase.wire_lost(self, error)
         self.inflater = self.deflater = None
         pings, self.pings = self.pings, None
@@ -247,9 +272,13 @@ cdef class WebSocketBase(FrameReader):
         `reason` (at most 123 bytes of UTF-8). Await the result to wait for the end. May be called again at any time.
 
         :raises ProtocolError: a code that may not be sent (RFC 6455 section 7.4), or too long a reason"""
-        cdef bytes encoded = reason.encode()
-        if not may_be_sent(code):
+        cdef bytes encoded
+        if not isinstance(code, int) or not 0 < code < 5000 or not may_be_sent(code):
             raise ProtocolError(f"{code} cannot be sent as a close code: 1000 to 1003, 1007 to 1014 and 3000 to 4999 can")
+        try:
+            encoded = reason.encode()
+        except UnicodeEncodeError as error:
+            raise ProtocolError(f"the reason for closing cannot be sent as UTF-8: {error.reason}", error.start) from None
         if len(encoded) > CONTROL_SIZE - 2:
             raise ProtocolError(f"the reason for closing has at most {CONTROL_SIZE - 2} bytes, not {len(encoded)}")
         if not self.closing and not self.lost and not self.close_sent:
@@ -276,7 +305,8 @@ cdef class WebSocketBase(FrameReader):
         """Not for WebSockets: their closing handshake ends both directions.
 
         :raises UnsupportedError: always"""
-        raise UnsupportedError("a WebSocket cannot close one side only: close() ends both")
+        if not self.closing and not self.lost:
+            raise UnsupportedError("a WebSocket cannot close one side only: close() ends both")
 
     # sending
 
@@ -319,9 +349,8 @@ cdef class WebSocketBase(FrameReader):
         try:
             frames.check(payload.size)
             if self.sending_pieces:
-                return self.hold(frames.encode(message))
-            if not frames.deflates or not payload.size or compress is False \
-                    or (compress is None and payload.size < frames.threshold):
+                return self.hold(frames.encode(message, compress))
+            if not frames.squeezes(payload.size, compress):
                 return self.put_frame(FIN | opcode, &payload)
             smaller = self.squeezed(&payload)
         finally:
@@ -333,12 +362,11 @@ cdef class WebSocketBase(FrameReader):
             release(&payload)
 
     cdef bytes squeezed(self, Payload* payload):
-        compressor = self.deflater
-        if compressor is None:
-            compressor = self.frames.compressor()
-            if self.frames.out_takeover:
-                self.deflater = compressor
-        return deflated(compressor, payload)
+        if not self.frames.out_takeover:
+            return self.frames.deflated_alone(payload)
+        if self.deflater is None:
+            self.deflater = self.frames.compressor()
+        return deflated(self.deflater, payload, SYNC_FLUSH)
 
     cdef int put_shared(self, Payload* payload) except -1:
         if self.sending_pieces:
@@ -403,4 +431,4 @@ cdef class WebSocketBase(FrameReader):
                     self.put(None, &payload)
                 finally:
                     release(&payload)
-        return self.sent()
+        return self.leaving()       # what waits behind this message must not hold it up

@@ -4,6 +4,7 @@ llhttp, Node's parser, reads the grammar in its strict form: it refuses bare CR 
 a colon, NUL and other control characters, two lengths, signs and lists in Content-Length. What it lets through and
 nobody should is refused here: see `_check_framing` and `_check_target`."""
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable
@@ -156,15 +157,19 @@ class RequestParser(Generic[H]):
         rest, self.rest, self._stops = self.rest, None, False
         size = self._last.body_size
         self._llhttp = HttpRequestParser(self)
+        before: list[H | bytes | End] = []
         if size == 0:
-            self._state = _BETWEEN
-            return [END, *self.feed(rest)]
-        framing = b"Transfer-Encoding: chunked" if size is None else b"Content-Length: %d" % size
-        self._muted = True  # the body follows a head that was read already
-        self._llhttp.feed_data(b"POST / HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n")
-        self._muted = False
-        self._state, self._fed, self._carried = _BODY, 0, 0
-        return self.feed(rest) if rest else []
+            self._state = _BETWEEN if self._last.keep_alive else _OVER
+            before.append(END)
+        else:
+            framing = b"Transfer-Encoding: chunked" if size is None else b"Content-Length: %d" % size
+            self._muted = True  # the body follows a head that was read already
+            self._llhttp.feed_data(b"POST / HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n")
+            self._muted = False
+            self._state, self._fed, self._carried = _BODY, 0, 0
+        with contextlib.suppress(BadRequest):  # the next `feed` raises it
+            before += self.feed(rest)
+        return before
 
     # what llhttp calls
 
@@ -299,7 +304,7 @@ def _check_framing(version: str, first: dict[str, bytes]) -> int | None:
     if version == "1.0":
         raise BadRequest(400, "Transfer-Encoding in HTTP/1.0")
     if coding.lower() != b"chunked":
-        raise BadRequest(501, "no other Transfer-Encoding than chunked is known here")
+        raise BadRequest(501 if coding else 400, "no other Transfer-Encoding than chunked is known here")
     return None
 
 

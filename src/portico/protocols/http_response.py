@@ -105,6 +105,8 @@ class ResponseParser:
                 raise ProtocolError(f"the head of the response is longer than {self._max_head} bytes", self._fed)
         if data and not self.complete:
             self._feed(data)
+        elif data and self.head is not None and self.head.status == 101:
+            self.rest += data  # it is of the protocol that was switched to
 
     def end(self) -> None:
         """Take note of the end of the connection, which is that of a response without a length.

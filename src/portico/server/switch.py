@@ -1,14 +1,15 @@
 """`Switch`: one port for many protocols, told apart by the first bytes that a client sends."""
 
 import asyncio
+import contextlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from portico._core import Codec
-from portico.errors import ConfigurationError, EndOfStream, ProtocolError
+from portico.errors import ConfigurationError, EndOfStream, ProtocolError, TLSError
 from portico.interfaces import Lifespan
 from portico.server.listener_base import is_async
 from portico.server.spec import Handler
@@ -43,10 +44,11 @@ def is_http(first: bytes) -> bool | None:
     line, end, _ = first.partition(b"\n")
     if end:
         return REQUEST_LINE.fullmatch(line + end) is not None
-    word, space, rest = line.partition(b" ")
-    if len(word) > 16 or (word and not (word.isalpha() and word.isupper())) or (space and not word):
+    method, space, rest = line.partition(b" ")
+    target, gap, version = rest.partition(b" ")
+    if len(method) > 16 or (method and not (method.isalpha() and method.isupper())) or (space and not method):
         return False
-    return None if rest.count(b" ") < 2 else False
+    return False if gap and not (target and b"HTTP/1.".startswith(version[:7])) else None
 
 
 def starts_with(prefix: bytes) -> Look:
@@ -63,8 +65,27 @@ class _Way:
     """Where a connection may go."""
 
     look: Look
-    serve: Callable[[Any], Any]
-    codec: Codec[Any] | None
+    serve: Callable[[Any], Awaitable[object]]
+    codec: Codec[Any] | None = None
+
+
+async def _nobody(connection: object) -> None:
+    """Serve what is looked at once more."""
+
+
+_SECURE = _Way(is_tls, _nobody)
+
+
+def choose(ways: Sequence[_Way], first: bytes, *, final: bool) -> tuple[bool, _Way | None]:
+    """Return whether it is clear whose `first` is, and whose: None is nobody. Unless it is `final`, a way that cannot
+    tell yet keeps the later ones waiting: who gets a connection is not up to how its bytes were cut into packets."""
+    for way in ways:
+        verdict = way.look(first)
+        if verdict:
+            return True, way
+        if verdict is None and not final:
+            return False, None
+    return True, None
 
 
 class Switch:
@@ -92,17 +113,21 @@ class Switch:
         :param otherwise: serves all else; without it such connections are closed.
         :param codec: makes the connection a Channel for `otherwise`.
         :param wait: seconds (1) after which who says nothing goes to `otherwise`, which may speak first.
-        :param handshake_timeout: seconds (10) until it must be clear what a client speaks, TLS included.
+        :param handshake_timeout: seconds (10) until it must be clear what a client speaks, TLS included; who has begun
+            something that may still become HTTP goes to `otherwise` then.
         :raises ConfigurationError: a setting that cannot work"""
         if not wait > 0 or not handshake_timeout > 0:
             raise ConfigurationError("Switch: wait and handshake_timeout are seconds, more than 0")
         self.tls, self.wait, self.handshake_timeout = tls, wait, handshake_timeout
-        self._parts: list[Any] = []
+        self._handlers: list[Handler] = []
+        self._servers = 0
+        self._started: list[Lifespan] = []
+        self._threaded: list[ThreadedHandler] = []
         self._ways: list[_Way] = []
         if tls is not None:
             tls.server_context()
         if http is not None:
-            self._ways.append(_Way(is_http, self._served(http), None))
+            self._ways.append(_Way(is_http, self._served(http)))
         if otherwise is None and codec is not None:
             raise ConfigurationError("Switch: codec= is for otherwise=, which is missing")
         self._otherwise = None if otherwise is None else _Way(lambda first: True, self._served(otherwise), codec)
@@ -110,7 +135,7 @@ class Switch:
     def add(self, first: bytes | Look, handler: Handler, *, codec: Codec[Any] | None = None) -> Self:
         """Hand to `handler` what begins with the bytes `first`, or of which the function `first` says so: it is called
         with the bytes so far and returns True, False, or None where it cannot tell yet. Ways are asked in the order in
-        which they were added, `http` first.
+        which they were added, `http` first, and one that cannot tell yet keeps those behind it waiting.
 
         :raises ConfigurationError: neither bytes nor a function"""
         if isinstance(first, bytes) and first:
@@ -124,79 +149,119 @@ class Switch:
         self._ways.append(_Way(look, self._served(handler), codec))
         return self
 
-    def _served(self, handler: Handler) -> Callable[[Any], Any]:
+    def _served(self, handler: Handler) -> Callable[[Any], Awaitable[object]]:
         if not callable(handler) or inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
             raise ConfigurationError(f"Switch: a handler is a function that does not yield, not {handler!r}")
-        serve = handler if is_async(handler) else ThreadedHandler(handler, MAX_THREADS)
-        self._parts.append(serve)
-        return serve
+        self._handlers.append(handler)
+        if is_async(handler):
+            return handler  # type: ignore[return-value]  # what is async gives something to await
+        self._threaded.append(ThreadedHandler(handler, MAX_THREADS))
+        return self._threaded[-1]
 
     # what a server calls
 
     async def startup(self) -> None:
-        """Start what the handlers need; see `portico.Lifespan`."""
-        for each in self._parts:
-            if isinstance(each, Lifespan):
-                await each.startup()
+        """Start what the handlers need, once for all servers of this switch; see `portico.Lifespan`."""
+        self._servers += 1
+        if self._servers > 1:
+            return
+        try:
+            for each in dict.fromkeys(self._handlers):
+                if isinstance(each, Lifespan):
+                    await each.startup()
+                    self._started.append(each)
+        except BaseException:
+            await self.shutdown()
+            raise
 
     async def shutdown(self) -> None:
-        """End what the handlers needed."""
-        for each in self._parts:
-            if isinstance(each, Lifespan):
-                await each.shutdown()
-            elif isinstance(each, ThreadedHandler):
-                each.close()
+        """End what the handlers needed, when the last server of this switch has ended."""
+        self._servers -= 1
+        if self._servers:
+            return
+        for handler in self._threaded:
+            handler.close()
+        while self._started:
+            await self._started.pop().shutdown()
 
     async def __call__(self, stream: Stream) -> None:
         """Serve one connection."""
+        follow = await self._begun(stream)
+        del stream  # what it becomes may live long
+        if follow is not None:
+            await follow
+
+    async def _begun(self, stream: Stream) -> Awaitable[object] | None:
+        """Find out what `stream` speaks, and return what serves it, or None."""
+        if not isinstance(stream, Stream):
+            raise ConfigurationError(f"a Switch looks at streams of bytes, not at a {type(stream).__name__}: no codec")
         way = await self._way_of(stream)
-        if way is not None:
-            await way.serve(stream if way.codec is None else stream.channel(way.codec))
+        if way is None:
+            return None
+        return way.serve(stream if way.codec is None else stream.channel(way.codec))
 
     async def _way_of(self, stream: Stream) -> _Way | None:
-        """Find out what `stream` speaks, and give back what was read for it."""
-        secure = self.tls is None
-        clock = asyncio.get_running_loop().time
-        due = clock() + self.handshake_timeout
-        while True:
-            first, way = await self._look(stream, due, secure)
-            stream.unread(first)
-            if way is not None or secure or not is_tls(first):
+        """Find out what `stream` speaks, behind TLS if it begins with that, and give back what was read for it."""
+        due = asyncio.get_running_loop().time() + self.handshake_timeout
+        plain = self._ways if self._otherwise is None else [*self._ways, self._otherwise]
+        if self.tls is not None:
+            way = await self._look(stream, [_SECURE, *plain], due)
+            if way is not _SECURE:
                 return way
-            assert self.tls is not None
-            secure = True
-            await stream.start_tls(self.tls, server_side=True, timeout=max(due - clock(), 0.001))
+            await self._secure(stream, self.tls, due)
+        return await self._look(stream, plain, due)
 
-    async def _look(self, stream: Stream, due: float, secure: bool) -> tuple[bytes, _Way | None]:
-        """Return the first bytes and who is to have them; None: TLS, or nobody."""
-        first = b""
-        silent_until = asyncio.get_running_loop().time() + self.wait if self._otherwise is not None else due
+    async def _secure(self, stream: Stream, tls: "TLS", due: float) -> None:
+        seconds = max(due - asyncio.get_running_loop().time(), 0.001)
+        try:
+            await stream.start_tls(tls, server_side=True, timeout=seconds)
+        except TLSError as error:  # the client's fault, as other bytes that nobody understands
+            raise ProtocolError(str(error)) from error
+
+    async def _look(self, stream: Stream, ways: Sequence[_Way], due: float) -> _Way | None:
+        """Return who is to have `stream`, with all its bytes; None: nobody, as the server ends.
+
+        :raises EndOfStream: it ended before it began
+        :raises ProtocolError: nobody speaks what it does
+        :raises ClosedError: it was lost"""
+        clock = asyncio.get_running_loop().time
+        silent_until = due if self._otherwise is None else min(due, clock() + self.wait)
+        first, ended, final = b"", False, False
         while True:
-            undecided = False
-            for look in [] if secure else [is_tls]:
-                verdict = look(first)
-                if verdict:
-                    return first, None
-                undecided = verdict is None
-            for way in self._ways:
-                verdict = way.look(first)
-                if verdict:
-                    return first, way
-                undecided = undecided or verdict is None
-            if not undecided or len(first) >= MAX_LOOK:
-                return first, self._nobody_else(first)
+            clear, way = choose(ways, first, final=final)
+            if clear:
+                break
             try:
-                async with asyncio.timeout_at(due if first else min(due, silent_until)):
-                    came = await stream.recv(MAX_LOOK)
+                async with asyncio.timeout_at(due if first else silent_until) as deadline:
+                    with self._hurried(stream, deadline):
+                        came = await stream.recv(MAX_LOOK)
             except TimeoutError:
-                return first, self._nobody_else(first)
-            if not came:
-                if not first:
-                    raise EndOfStream
-                return first, self._nobody_else(first)
-            first += came
+                final = True
+            else:
+                first += came
+                ended = not came
+                final = ended or len(first) >= MAX_LOOK
+        stream.unread(first)
+        if way is None and not (stream.draining and not first):
+            if ended and not first:
+                raise EndOfStream
+            raise ProtocolError(
+                f"nobody here speaks what begins with {first[:16]!r}" if first else "the client did not say anything"
+            )
+        return way
 
-    def _nobody_else(self, first: bytes) -> _Way | None:
-        if self._otherwise is None:
-            raise ProtocolError(f"nobody here speaks what begins with {first[:16]!r}", 0)
-        return self._otherwise
+    @contextlib.contextmanager
+    def _hurried(self, stream: Stream, deadline: asyncio.Timeout) -> Iterator[None]:
+        """Move `deadline` nearer, to `wait` seconds, when the server begins to drain."""
+        clock = asyncio.get_running_loop().time
+
+        def hurry() -> None:
+            due = deadline.when()
+            if due is not None and not deadline.expired():
+                deadline.reschedule(min(due, clock() + self.wait))
+
+        stream.draining.call(hurry)
+        try:
+            yield
+        finally:
+            stream.draining.call_off(hurry)

@@ -195,7 +195,7 @@ class Chat:
     async def _catch_up(self, channel: Channel[Any], hello: Hello) -> None:
         """Send what was said since the page was here; afterwards nothing has been said that it has not got."""
         history = self.history
-        heard = hello.after if hello.run == history.run else 0
+        heard = hello.after if hello.run == history.run and hello.after <= history.last else 0
         await channel.send(event("past", room=self.name, run=history.run, first=history.first, last=history.last))
         while missed := history.after(heard):
             heard = history.last

@@ -15,6 +15,9 @@ PAGE: Final = Path(__file__).parent / "page"
 
 CHAT_PATH: Final = "/chat"
 
+KEEP_ALIVE: Final = 5.0
+"""Seconds for the next request: a page asks for all that it needs at once (Apache: the same)."""
+
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -30,7 +33,7 @@ SETTINGS: Final = WebSocketSettings(subprotocols=(PROTOCOL,), max_size=MAX_MESSA
 def chat_door(chat: Chat) -> Door:
     """Return a door with the page at `/` and the room at `/chat`: events for the page, lines for what offers no
     subprotocol."""
-    door, files = Door(), Files("/", PAGE)
+    door, files = Door(keep_alive=KEEP_ALIVE), Files("/", PAGE)
 
     async def page(request: Request) -> Response:
         response = await files(request)

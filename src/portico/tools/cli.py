@@ -1,7 +1,6 @@
 """The command line: every command with its options and help. What they do is in the modules beside this one."""
 
 import socket
-import tempfile
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -9,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from portico.tools.connect_command import CONNECT_HELP, connect
 from portico.tools.discover_command import DISCOVER_HELP, discover
 from portico.tools.fetch_command import FETCH_CODES, FETCH_HELP, fetch
+from portico.tools.listen_command import LISTEN_HELP, listen
 from portico.tools.options_command import OPTIONS_HELP, options
 from portico.tools.parameters import Debug, asked_for_debug, debug_wanted, help_text, not_negative
 from portico.tools.report import EXIT_CODES, INTERRUPTED, WRONG, Stop, ending, note, run
@@ -49,13 +50,6 @@ def _version(wanted: bool) -> None:
 
         typer.echo(f"portico {__version__}")
         raise typer.Exit
-
-
-class EndOfInput(StrEnum):
-    """See `piping.EndOfInput`."""
-
-    keep = "keep"
-    close = "close"
 
 
 class Loop(StrEnum):
@@ -209,248 +203,8 @@ def demo(
     run_demo(host, port, web_port, title, announced=announce)
 
 
-# connect and listen
-
-Where = Annotated[
-    str,
-    typer.Argument(
-        metavar="ADDRESS",
-        help="Such as localhost:80, tls://host:443, udp://host:53, unix:/run/x.sock; likewise unixgram:, "
-        "unixpacket:, vsock://, raw://, packet://, fifo: and device:.",
-    ),
-]
-Eof = Annotated[
-    EndOfInput,
-    typer.Option(
-        metavar="keep|close",
-        help="What the end of one direction means for the other: keep lets it go on, close ends it.",
-        rich_help_panel="Data",
-    ),
-]
-Hex = Annotated[
-    bool,
-    typer.Option(
-        "--hex",
-        metavar="",
-        help="Print both directions as a hex dump: > is sent, < is received.",
-        rich_help_panel="Data",
-    ),
-]
-Interface = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Interface of a multicast group; default: as the kernel routes it.",
-        rich_help_panel="Connection",
-    ),
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", metavar="", help="Tell on stderr who is connected.")]
-UseTLS = Annotated[
-    bool, typer.Option("--tls", metavar="", help="Speak TLS; each option below means it, too.", rich_help_panel="TLS")
-]
-Cert = Annotated[
-    Path | None,
-    typer.Option(
-        "--cert", metavar="FILE", help="Certificate of this side, with its chain (PEM).", rich_help_panel="TLS"
-    ),
-]
-Key = Annotated[
-    Path | None,
-    typer.Option("--key", metavar="FILE", help="Its key, unless it is in the same file.", rich_help_panel="TLS"),
-]
-
-
-@app.command(
-    epilog=EXIT_CODES,
-    help=help_text(
-        "Connect the terminal, or whatever is piped in and out, to a socket.",
-        "With [bold]--eof keep[/bold] the end of the input ends this side of the connection only (half-close), and "
-        "the program ends when the peer has ended its side, too; what is left of the input is still sent when the "
-        "peer ends first, unless it is typed. That is what nc -N does. With [bold]--eof close[/bold] the end of "
-        "either direction ends all.",
-        "Where packets are carried each line that is typed is one, and of other input up to 8 KiB. Over UDP and Unix "
-        "datagram nobody can tell an end: it ends a second after the last packet once the input is over. Of a "
-        "multicast group, or with [bold]--broadcast[/bold] a whole network, whoever answers is heard.",
-        examples=[
-            "portico connect localhost:9000",
-            "portico connect tls://example.org:443 --hex",
-            "portico connect unix:/run/x.sock < request > answer",
-            "portico connect udp://localhost:5353",
-            "portico connect udp://239.1.2.3:5000 --interface eth0",
-            "portico connect device:/dev/ttyS0",
-            "portico connect tls://example.org:443 --proxy socks5h://localhost:1080",
-        ],
-    ),
-)
-def connect(
-    address: Where,
-    eof: Eof = EndOfInput.keep,
-    hex: Hex = False,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            callback=not_negative,
-            metavar="SECONDS",
-            help="For lookup, connecting and TLS; 0: no end.",
-            rich_help_panel="Connection",
-        ),
-    ] = 10.0,
-    source: Annotated[
-        str | None,
-        typer.Option(metavar="HOST[:PORT]", help="Local address to connect from.", rich_help_panel="Connection"),
-    ] = None,
-    proxy: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL",
-            help="Through a proxy: socks5h://user:password@host:1080, http://host:3128, …; several for a chain, the "
-            "nearest first; the word environment: as ALL_PROXY and the like say.",
-            rich_help_panel="Connection",
-        ),
-    ] = None,
-    interface: Interface = None,
-    broadcast: Annotated[
-        bool,
-        typer.Option(
-            "--broadcast",
-            metavar="",
-            help="Let ADDRESS be a broadcast address.",
-            rich_help_panel="Connection",
-        ),
-    ] = False,
-    tls: UseTLS = False,
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            "--ca",
-            metavar="FILE",
-            help="Whom to trust (PEM, or a directory); default: the system's authorities.",
-            rich_help_panel="TLS",
-        ),
-    ] = None,
-    cert: Cert = None,
-    key: Key = None,
-    insecure: Annotated[
-        bool,
-        typer.Option(
-            "--insecure", metavar="", help="Trust anybody. Whoever is on the way can read it.", rich_help_panel="TLS"
-        ),
-    ] = False,
-    server_name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Name to ask for and to expect; default: the host.", rich_help_panel="TLS"),
-    ] = None,
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
-    """Connect the terminal, or whatever is piped in and out, to a socket."""
-    from portico.tools.piping import run_connect
-    from portico.transports.tls import TLS
-
-    settings = None
-    if tls or ca or cert or key or insecure or server_name:
-        settings = TLS(certificate=cert, key=key, ca=ca, verify=not insecure, server_name=server_name)
-    run(
-        run_connect(
-            address,
-            tls=settings,
-            timeout=timeout or None,
-            source=source,
-            proxy="environment" if proxy == ["environment"] else proxy,
-            interface=interface,
-            broadcast=broadcast,
-            eof=eof.value,
-            hex=hex,
-            verbose=verbose,
-        )
-    )
-
-
-@app.command(
-    epilog=EXIT_CODES,
-    help=help_text(
-        "Wait for a connection, and be its terminal, or whatever is piped in and out.",
-        "Where it listens is told on stderr; port 0 takes a free one. TLS without [bold]--cert[/bold] uses a "
-        "throw-away certificate and tells where it is. [bold]--eof[/bold] is as for connect. A slow peer slows "
-        "down the input of all; one that takes nothing for a minute is dropped with --keep-open.",
-        "A multicast group is joined, and the input is sent to it. Raw and link-layer sockets (for root) only hear, "
-        "and a FIFO, which is made where there is none, is only read.",
-        examples=[
-            "portico listen 127.0.0.1:9000",
-            "portico listen :9000 --keep-open < /dev/null >> log",
-            "portico listen localhost:9001 --tls --hex",
-            "portico listen udp://:5000 --keep-open --hex",
-            "portico listen udp://239.1.2.3:5000 --interface eth0",
-            "portico listen packet://eth0 --hex",
-            "portico listen fifo:/tmp/pipe",
-        ],
-    ),
-)
-def listen(
-    address: Where,
-    keep_open: Annotated[
-        bool,
-        typer.Option(
-            "--keep-open/--once",
-            "-k",
-            metavar="",
-            help="Take many connections until Ctrl-C: input goes to all of them; or just the first, as nc -l does.",
-            rich_help_panel="Connection",
-        ),
-    ] = False,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            callback=not_negative,
-            metavar="SECONDS",
-            help="Give up if nobody connects; 0: wait.",
-            rich_help_panel="Connection",
-        ),
-    ] = 0.0,
-    interface: Interface = None,
-    eof: Eof = EndOfInput.keep,
-    hex: Hex = False,
-    tls: UseTLS = False,
-    cert: Cert = None,
-    key: Key = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            "--ca", metavar="FILE", help="Demand a certificate that this authority has signed.", rich_help_panel="TLS"
-        ),
-    ] = None,
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
-    """Wait for a connection, and be its terminal, or whatever is piped in and out."""
-    from portico.address import Address
-    from portico.tools.listening import run_listen
-    from portico.transports.tls import TLS
-
-    where = Address.parse(address)
-    with tempfile.TemporaryDirectory(prefix="portico-", ignore_cleanup_errors=True) as directory:
-        settings = None
-        if tls or cert or key or ca or where.scheme == "tls":
-            pair: tuple[Path | str, Path | str | None] = (
-                (cert, key) if cert else (_throwaway(where.host, directory), None)
-            )
-            settings = TLS(certificate=pair[0], key=pair[1], client_authority=ca)
-            where = where.replace(scheme="tls") if where.scheme == "tcp" else where
-        run(
-            run_listen(
-                where,
-                tls=settings,
-                interface=interface,
-                eof=eof.value,
-                hex=hex,
-                keep_open=keep_open,
-                timeout=timeout or None,
-                verbose=verbose,
-            )
-        )
-
-
-# run
+app.command(epilog=EXIT_CODES, help=CONNECT_HELP)(connect)
+app.command(epilog=EXIT_CODES, help=LISTEN_HELP)(listen)
 
 
 @app.command(
@@ -530,16 +284,3 @@ app.command(epilog=EXIT_CODES, help=SOCKETS_HELP)(sockets)
 app.command(epilog=EXIT_CODES, help=DISCOVER_HELP)(discover)
 app.command(epilog=EXIT_CODES, help=OPTIONS_HELP)(options)
 app.command(epilog=FETCH_CODES, help=FETCH_HELP)(fetch)
-
-
-def _throwaway(host: str, directory: str) -> str:
-    """Make a certificate for the listener at `host`, tell where it is, and return one file with it and its key."""
-    from portico.transports.tls import throwaway_certificate
-
-    names = dict.fromkeys(["localhost", "127.0.0.1", "::1", *([host] if host else [])])
-    certificate, key = throwaway_certificate(list(names), directory=directory)
-    both = Path(directory) / "both.pem"
-    both.touch(0o600)
-    both.write_text(Path(certificate).read_text() + Path(key).read_text())
-    note(f"TLS with a throw-away certificate: clients trust it with --ca {certificate}")
-    return str(both)

@@ -213,7 +213,7 @@ def show(opened: Doors, name: str) -> None:
     console.print(f"  [bold]{escape(str(page))}[/bold]  in a browser\n", soft_wrap=True)
     console.print(table)
     if not opened.tcp.is_loopback:
-        console.print(f"[bold]Not only you:[/bold] all but the Unix socket are open to {reach(opened.tcp)}.\n")
+        console.print(f"[bold]Not only you:[/bold] all but Unix is open to {reach(opened.tcp)}.\n")
     console.print("To join, open that page, or type one of these in another terminal:\n")
     for title, door in here:
         console.print(f"  [dim]# {title}{UDP_NOTE if title == 'UDP' else ''}[/dim]")

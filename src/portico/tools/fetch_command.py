@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from portico.tools.parameters import Debug, help_text, not_negative
-from portico.tools.report import EXIT_CODES, WRONG, Stop, failure, run
+from portico.tools.parameters import Debug, header_field, help_text, not_negative
+from portico.tools.report import EXIT_CODES, Stop, failure, run
 
 if TYPE_CHECKING:
     from portico.web.fetch import Fetching
@@ -150,14 +150,14 @@ def fetch(
     debug: Debug = False,
 ) -> None:
     """Ask an HTTP server, and write the body of its answer to standard output."""
-    from portico.errors import ClosedError, EndOfStream, StatusError
+    from portico.errors import ClosedError, StatusError
     from portico.transports.tls import TLS
     from portico.web.fetch import fetch as ask
 
     settings = None
     if ca or cert or key or insecure or server_name:
         settings = TLS(certificate=cert, key=key, ca=ca, verify=not insecure, server_name=server_name)
-    headers = [_field(each) for each in header or []]
+    headers = [header_field(each) for each in header or []]
     body = None if data is None else _body(data)
     if isinstance(body, File):
         headers += body.length(headers)
@@ -176,7 +176,7 @@ def fetch(
         run(_write(asking, output, include=include))
     except StatusError as error:
         raise Stop(failure(error)[0], REFUSED) from error
-    except (ClosedError, EndOfStream) as error:  # an EOFError that leaves here is Ctrl-D for typer
+    except ClosedError as error:
         raise Stop(str(error).replace("more timeout", "more --timeout")) from error
 
 
@@ -201,13 +201,6 @@ def _head(answer: "Fetched") -> bytes:
     lines = [f"HTTP/{answer.version} {answer.status} {answer.reason}".rstrip()]
     lines += [f"{name}: {value}" for name, value in answer.headers]
     return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1")
-
-
-def _field(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise Stop(f"--header {text!r} has no colon", WRONG, "write it as 'Name: value'")
-    return name.strip(), value.strip()
 
 
 def _body(data: str) -> "str | AsyncIterable[bytes]":

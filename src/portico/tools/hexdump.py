@@ -18,21 +18,23 @@ def lines(data: bytes, offset: int = 0) -> Iterator[str]:
 
 class Dump:
     """The dump of one connection: `>` before what was sent, `<` before what was received. Bytes in a row have an offset
-    that goes on, for each direction; of packets each begins at 0."""
+    that goes on, for each direction; of packets each begins at 0. A str is marked as text."""
 
     def __init__(self, name: str = "", *, packets: bool = False) -> None:
         self._name, self._packets = name, packets
         self._offsets = {">": 0, "<": 0}
 
-    def sent(self, data: bytes) -> str:
+    def sent(self, data: bytes | str) -> str:
         """Return the lines for what was sent."""
         return self._dump(">", data, self._name)
 
-    def received(self, data: bytes, sender: str = "") -> str:
+    def received(self, data: bytes | str, sender: str = "") -> str:
         """Return the lines for what was received; `sender` is put before them in place of the connection's name."""
         return self._dump("<", data, sender or self._name)
 
-    def _dump(self, arrow: str, data: bytes, name: str) -> str:
+    def _dump(self, arrow: str, data: bytes | str, name: str) -> str:
+        if isinstance(data, str):
+            data, name = data.encode(), f"{name} text".lstrip()
         offset = 0 if self._packets else self._offsets[arrow]
         self._offsets[arrow] += len(data)
         prefix = f"{name} {arrow}" if name else arrow

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from portico.address import SCHEMES, Address
 from portico.errors import ConfigurationError, PorticoError
@@ -12,12 +12,15 @@ from portico.server.limits import Limits
 from portico.server.running import banner_text
 from portico.server.service import Service, serve
 from portico.tools.crowd import hear, is_group
-from portico.tools.piping import EndOfInput, Piping, secured
+from portico.tools.piping import EndOfInput, Piping, cutter_for, give_up, secured, telling
 from portico.tools.report import Stop, failure, note
 from portico.tools.terminal import Terminal
 from portico.transports.connection import Channel, Stream
 from portico.transports.files import open_fifo
 from portico.transports.tls import TLS
+
+if TYPE_CHECKING:
+    from portico.websocket.settings import WebSocketSettings
 
 SLOW_PEER: Final = 60.0
 """Seconds after which `listen --keep-open` gives up a peer that takes nothing, for the others wait for it."""
@@ -31,6 +34,8 @@ async def run_listen(
     *,
     tls: TLS | None = None,
     interface: str | None = None,
+    websocket: "WebSocketSettings | None" = None,
+    binary: bool = False,
     eof: EndOfInput = "keep",
     hex: bool = False,
     keep_open: bool = False,
@@ -40,25 +45,34 @@ async def run_listen(
     """Listen, and be a terminal for the first connection, or for all of them with `keep_open`; also for a FIFO, and for
     the packets of a multicast group, an IP protocol or a network interface.
 
-    :param interface: on which a multicast group is joined."""
+    :param interface: on which a multicast group is joined.
+    :param websocket: whom to let in and how to speak, where `address` is that of WebSockets; there the input leaves as
+        texts, a line each, unless it is `binary`."""
     address = Address.parse(address)
     if interface is not None and not is_group(address):
         raise ConfigurationError(f"--interface is for multicast groups, and {address} is none")
     if address.scheme == "device":
         raise ConfigurationError(f"nobody connects to a device; open it with: portico connect {address}")
-    piping = Piping(Terminal(), eof, hex, names=keep_open)
+    cutter = cutter_for(address, websocket, binary)
+    piping = Piping(Terminal(), eof, hex, names=keep_open, patient=keep_open and cutter is not None, cutter=cutter)
     try:
         if tls is None and address.scheme == "fifo":
             await _read_fifo(address, piping, keep_open, timeout)
         elif tls is None and (address.scheme in ("raw", "packet") or is_group(address)):
             await _hear(address, interface, piping, timeout)
         else:
-            await _serve(address, tls, Listening(piping, keep_open, verbose), timeout)
+            await _serve(address, tls, websocket, Listening(piping, keep_open, verbose), timeout)
     finally:
         await piping.end()
 
 
-async def _serve(address: Address, tls: TLS | None, listening: "Listening", timeout: float | None) -> None:
+async def _serve(
+    address: Address,
+    tls: TLS | None,
+    websocket: "WebSocketSettings | None",
+    listening: "Listening",
+    timeout: float | None,
+) -> None:
     """Be the terminal of those who connect, or whose packets come."""
     keep_open = listening.keep_open
     limits = Limits(
@@ -66,7 +80,7 @@ async def _serve(address: Address, tls: TLS | None, listening: "Listening", time
         send_timeout=SLOW_PEER if keep_open else None,
         trust_loopback=True,
     )
-    service = Service(limits=limits).listen(address, listening.handle, tls=tls)
+    service = Service(limits=limits).listen(address, listening.handle, tls=tls, websocket=websocket)
     async with serve(service) as server:
         for line in banner_text(server.addresses).splitlines():
             note(line)
@@ -155,7 +169,7 @@ class Listening:
         elif self.piping.eof == "close" and not self.piping.members:
             self.over.set_result(None)
 
-    async def handle(self, stream: Stream | Channel[bytes]) -> None:
+    async def handle(self, stream: Stream | Channel[Any]) -> None:
         """Serve one connection; without `keep_open` the first ends the program, and others are turned away."""
         if self.first.done() and not self.keep_open:
             stream.abort()
@@ -167,17 +181,18 @@ class Listening:
                 self.stop()
             if self.verbose:
                 note(f"connection from {stream.remote_address}{secured(stream)}")
-            await self.piping.serve(stream)
+            with telling(stream, f"{stream.remote_address}: " if self.keep_open else "", verbose=self.verbose):
+                await self.piping.serve(stream)
         except asyncio.CancelledError:
-            stream.abort()
+            give_up(stream)
             raise
         except Exception as error:
             self._failed(stream, error)
         else:
             self._ended()
 
-    def _failed(self, stream: Stream | Channel[bytes], error: Exception) -> None:
-        stream.abort()
+    def _failed(self, stream: Stream | Channel[Any], error: Exception) -> None:
+        give_up(stream)
         if self.keep_open and isinstance(error, PorticoError):
             note(f"{stream.remote_address}: {failure(error)[0]}")
             self._ended()

@@ -20,7 +20,7 @@ def shown(address: Address) -> str:
     """Return the address as people write it without a scheme, or the host alone where there is no port."""
     if not SCHEMES[address.scheme].is_internet:
         return str(address)
-    text = str(address).partition("://")[2]
+    text = str(address.carrier if SCHEMES[address.scheme].carrier else address).partition("://")[2]
     if address.port:
         return text
     return text.rpartition(":")[0].strip("[]") or "*"

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from portico.tools.report import WRONG, Stop
+
 asked_for_debug: list[bool] = []
 """Not empty once `--debug` was given, wherever on the line."""
 
@@ -22,6 +24,16 @@ def not_negative(value: float) -> float:
     if not value >= 0:
         raise typer.BadParameter(f"{value:g} is less than 0")
     return value
+
+
+def header_field(text: str) -> tuple[str, str]:
+    """Return name and value of a `--header`.
+
+    :raises Stop: it has none"""
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise Stop(f"--header {text!r} has no colon", WRONG, "write it as 'Name: value'")
+    return name.strip(), value.strip()
 
 
 def help_text(*paragraphs: str, examples: Sequence[str] = ()) -> str:

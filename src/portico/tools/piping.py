@@ -3,11 +3,12 @@ Where a socket keeps packets apart, what is read at once from the input leaves a
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from portico.address import SCHEMES, Address
-from portico.client.connect import connect
+from portico.client.connect import Connecting, connect
 from portico.errors import ClosedError, ConfigurationError, DeliveryError
 from portico.interfaces import Resolver
 from portico.tools.crowd import Crowd, is_group, speak
@@ -17,10 +18,14 @@ from portico.tools.terminal import Terminal
 from portico.transports.connection import Channel, Stream
 from portico.transports.tls import TLS
 
+if TYPE_CHECKING:
+    from portico.tools.web_messages import Lines, Pieces
+    from portico.websocket.settings import WebSocketSettings
+
 EndOfInput = Literal["keep", "close"]
 """What the end of one direction means for the other: `keep` lets it go on, `close` ends it, too."""
 
-Peer = Stream | Channel[bytes] | Crowd
+Peer = Stream | Channel[Any] | Crowd
 
 PACKET = 8192
 """Bytes of the input that one packet takes at most (as socat has it); what is typed leaves line by line."""
@@ -46,24 +51,24 @@ class Member:
 
     @property
     def is_endless(self) -> bool:
-        """Whether the peer cannot tell that it ends (UDP, Unix datagram, a device)."""
-        return SCHEMES[self.stream.scheme].kind == "datagram" or self.stream.scheme == "device"
+        """Whether there is no end of one side (UDP, Unix datagram, a device, a WebSocket)."""
+        return SCHEMES[self.stream.scheme].kind == "datagram" or self.stream.scheme == "device" or is_web(self.stream)
 
     def send_eof(self) -> None:
         """Tell the end of the input, where that can be told."""
         if self.takes and self.hears and not self.is_endless and not isinstance(self.stream, Crowd):
             self.stream.send_eof()
 
-    def pieces(self, data: bytes) -> list[bytes]:
+    def pieces(self, data: bytes | str) -> Sequence[bytes | str]:
         """Return what leaves at a time."""
-        if not keeps_records(self.stream):
+        if isinstance(data, str) or is_web(self.stream) or not keeps_records(self.stream):
             return [data]
         return [data[start : start + PACKET] for start in range(0, len(data), PACKET)]
 
-    def shown(self, data: bytes) -> bytes:
-        """Return what to write out for what has come."""
+    def shown(self, data: bytes | str) -> bytes:
+        """Return what to write out for what has come; a text is a line."""
         if self.dump is None:
-            return data
+            return f"{data}\n".encode() if isinstance(data, str) else data
         return self.dump.received(data, self.stream.sender if isinstance(self.stream, Crowd) else "").encode()
 
 
@@ -84,6 +89,8 @@ class Piping:
     """Whether the hex dump says whose bytes they are."""
     patient: bool = False
     """Whether silence is no end, also of those who can tell none."""
+    cutter: "Lines | Pieces | None" = None
+    """What makes messages of the input, for WebSockets."""
     members: dict[Peer, Member] = field(default_factory=dict)
     on_first: Callable[[], object] = lambda: None
     """Called with the first that comes of a connection."""
@@ -102,22 +109,26 @@ class Piping:
             while not self.members:
                 self._someone.clear()
                 await self._someone.wait()
-            await self._to_all(data)
+            for part in [data] if self.cutter is None else self.cutter.cut(data):
+                await self._to_all(part)
+        for part in [] if self.cutter is None else self.cutter.rest():
+            await self._to_all(part)
         if self.eof == "keep":
             for member in self.members.values():
                 member.send_eof()
 
-    async def _to_all(self, data: bytes) -> None:
+    async def _to_all(self, data: bytes | str) -> None:
         members = list(self.members.values())
         if len(members) == 1:
             await self._send(members[0], data)
         else:
             await asyncio.gather(*(self._send(member, data) for member in members))
 
-    async def _send(self, member: Member, data: bytes) -> None:
+    async def _send(self, member: Member, data: bytes | str) -> None:
         try:
+            stream: Any = member.stream  # a WebSocket alone gets text
             for piece in member.pieces(data):
-                await member.stream.send(piece)
+                await stream.send(piece)
         except (ClosedError, DeliveryError) as error:
             member.error = error
             self._leave(member)
@@ -167,7 +178,8 @@ class Piping:
                 self.feeding.result()
             if member.error is not None:
                 raise member.error
-            await stream.flush()
+            if not (receiving.done() and is_web(stream)):  # that end is of both directions
+                await stream.flush()
         finally:
             self._leave(member)
             receiving.cancel()
@@ -178,7 +190,10 @@ class Piping:
         await stream.close()
 
     def _dump(self, stream: Peer) -> Dump:
-        return Dump(str(stream.remote_address) if self.names else "", packets=keeps_records(stream))
+        return Dump(
+            str(stream.remote_address) if self.names else "",
+            packets=keeps_records(stream) or is_web(stream),
+        )
 
     async def _until_over(self, member: Member, receiving: "asyncio.Task[None]", lost: "asyncio.Task[None]") -> None:
         clock = asyncio.get_running_loop().time
@@ -224,6 +239,8 @@ async def run_connect(
     proxy: Sequence[str] | str | None = None,
     interface: str | None = None,
     broadcast: bool = False,
+    websocket: "WebSocketSettings | None" = None,
+    binary: bool = False,
     eof: EndOfInput = "keep",
     hex: bool = False,
     verbose: bool = False,
@@ -232,11 +249,22 @@ async def run_connect(
     """Connect, and be a terminal until both directions are over.
 
     :param interface: through which packets for a multicast group leave.
-    :param broadcast: let packets go to a broadcast address."""
+    :param broadcast: let packets go to a broadcast address.
+    :param websocket: how to speak WebSocket, where `address` is one; there the input leaves as texts, a line each,
+        unless it is `binary`."""
     address = Address.parse(address)
     if address.scheme == "packet":
         raise ConfigurationError(f"nobody in particular is at {address}; hear it with: portico listen {address}")
-    connecting = connect(address, tls=tls, timeout=timeout, source=source, proxy=proxy, resolver=resolver)
+    connecting: Connecting[Any] = connect(
+        address,
+        codec=None,
+        websocket=websocket,
+        tls=tls,
+        timeout=timeout,
+        source=source,
+        proxy=proxy,
+        resolver=resolver,
+    )
     if broadcast and address.scheme != "udp":
         raise ConfigurationError(f"--broadcast is for UDP, not for {address}")
     if interface is not None and not is_group(address):
@@ -248,16 +276,52 @@ async def run_connect(
         stream = await speak(address, source, interface, broadcast=broadcast)
     else:
         stream = await connecting
-    piping = Piping(Terminal(), eof, hex, names=isinstance(stream, Crowd))
+    piping = Piping(
+        Terminal(), eof, hex, names=isinstance(stream, Crowd), cutter=cutter_for(address, websocket, binary)
+    )
     try:
         if verbose:
             note(_told(stream))
-        await piping.serve(stream, hears=stream.scheme != "fifo")
+        with telling(stream, "", verbose=verbose):
+            await piping.serve(stream, hears=stream.scheme != "fifo")
     except BaseException:
-        stream.abort()
+        give_up(stream)
+        await stream.wait_closed()
         raise
     finally:
         await piping.end()
+
+
+def is_web(peer: Peer) -> bool:
+    """Whether it is a WebSocket."""
+    return bool(SCHEMES[peer.scheme].opened_by)
+
+
+def cutter_for(address: Address, settings: "WebSocketSettings | None", binary: bool) -> "Lines | Pieces | None":
+    """Return what makes messages of the input for a WebSocket at `address`; None: it is none."""
+    if not SCHEMES[address.scheme].opened_by:
+        return None
+    from portico.tools.web_messages import MAX_SIZE, Lines, Pieces
+
+    return (Pieces if binary else Lines)(MAX_SIZE if settings is None else settings.max_size)
+
+
+def telling(peer: Peer, name: str, *, verbose: bool) -> AbstractContextManager[None]:
+    """Tell on stderr, while that is entered, what there is to tell of a connection: of a WebSocket round-trip times
+    and the end."""
+    if not is_web(peer):
+        return nullcontext()
+    from portico.tools import web_messages
+
+    return web_messages.telling(peer, name, verbose=verbose)
+
+
+def give_up(peer: Peer) -> None:
+    """End a connection at once; a WebSocket says so, and gives its peer 2 s to answer."""
+    if isinstance(peer, Channel) and is_web(peer):
+        peer.dismiss()
+    else:
+        peer.abort()
 
 
 def _told(stream: Peer) -> str:
@@ -266,7 +330,12 @@ def _told(stream: Peer) -> str:
     return f"connected to {stream.remote_address} from {stream.local_address}{secured(stream)}"
 
 
-def secured(stream: Stream | Channel[bytes]) -> str:
-    """Return what TLS it speaks, to be put behind its addresses."""
+def secured(stream: Stream | Channel[Any]) -> str:
+    """Return what TLS it speaks, and what else was agreed on, to be put behind its addresses."""
     info = stream.tls
-    return "" if info is None else f", {info.version} {info.cipher}"
+    said = "" if info is None else f", {info.version} {info.cipher}"
+    if not is_web(stream):
+        return said
+    from portico.tools.web_messages import agreed
+
+    return said + agreed(stream)

@@ -16,8 +16,10 @@ from portico.errors import (
     ClosedError,
     ConfigurationError,
     ConnectError,
+    EndOfStream,
     PorticoError,
     ResolveError,
+    StatusError,
     TLSError,
     UnsupportedError,
     describe,
@@ -47,8 +49,31 @@ HINTS: dict[int, str] = {
 
 TIMED_OUT = "check the address, or give it more --timeout"
 
-_SETTINGS = {"ca": "--ca", "certificate": "--cert", "key": "--key", "server_name": "--server-name"}
+REFUSED = {
+    401: "log in with --user NAME:PASSWORD or --bearer TOKEN",
+    403: "it may want a login, or another --origin",
+    404: "check the path",
+    407: "log in at the proxy: http://user:password@host:port",
+}
+"""What may help against an HTTP status."""
+
+_SETTINGS = {
+    "ca": "--ca",
+    "certificate": "--cert",
+    "key": "--key",
+    "server_name": "--server-name",
+    "tls": "--tls",
+    "headers": "--header",
+}
 """Settings that messages speak of, and the options that set them."""
+
+_SAID = {
+    "subprotocols=": "--subprotocol ",
+    "origin=": "--origin ",
+    "origins=": "--origins ",
+    "max_size": "--max-size",
+}
+"""The same where a value follows, or no equals sign does."""
 
 STARTED_DEBUG = "--debug shows where"
 
@@ -62,8 +87,9 @@ class Stop(Exception):
 
 
 def note(text: str) -> None:
-    """Tell something on standard error, in one line."""
-    print(f"portico: {text}", file=sys.stderr, flush=True)
+    """Tell something on standard error, in one line, whatever others have put into it."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in text)
+    print(f"portico: {shown}", file=sys.stderr, flush=True)
 
 
 def failure(error: BaseException) -> tuple[str, int]:
@@ -90,6 +116,8 @@ def hint_for(error: BaseException) -> str:
         if any(isinstance(each.error, TLSError) for each in error.attempts):
             return ""  # its text has one already
         last = error.attempts[-1].error if error.attempts else None
+        if isinstance(last, StatusError):
+            return REFUSED.get(last.status, "")
         if getattr(last, "errno", None) == errno.EACCES and str(error.address).startswith("udp:"):
             return "a broadcast address needs --broadcast"
         if isinstance(last, TimeoutError) and str(error.address).startswith("fifo:"):
@@ -112,7 +140,8 @@ def _with_hint(text: str, hint: str) -> str:
 
 
 def _as_options(text: str) -> str:
-    return re.sub(r"\b(ca|certificate|key|server_name)=(?!['\w])", lambda match: _SETTINGS[match[1]], text)
+    text = re.sub(rf"\b({'|'.join(_SETTINGS)})=(?!['\w])", lambda match: _SETTINGS[match[1]], text)
+    return re.sub(r"\b(?:(?:subprotocols|origins?)=(?=\W)|max_size\b)", lambda match: _SAID[match[0]], text)
 
 
 def ending(error: BaseException, *, debug: bool) -> int:
@@ -146,6 +175,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         if not ended:
             raise
         raise Stop(code=128 + signal.SIGTERM) from None
+    except EndOfStream as error:  # an EOFError that leaves a command is Ctrl-D for typer
+        raise Stop(failure(error)[0]) from error
     except BrokenPipeError as error:
         if isinstance(error, PorticoError):
             raise

@@ -1,7 +1,7 @@
 """`Door`: a small HTTP front, with just what sockets need: routes, files, health, metrics, WebSocket, mounted apps."""
 
 import functools
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from portico.errors import ConfigurationError
@@ -232,9 +232,6 @@ class Door:
             channel = await accept(request, settings)
             if isinstance(channel, Response):
                 return channel
-            session: Any = channel.owner
-            if session is not None and hasattr(session, "connection"):
-                session.connection = channel  # else it would keep the stream
             return serve(channel)  # type: ignore[no-any-return]  # an async function gives a coroutine
 
         self._add_upgrade(path, host, enter)
@@ -258,7 +255,9 @@ class Door:
 
         self.get(path.rstrip("/") + "/{rest:path}", Files(path, folder, index=index, cache=cache), host=host)
 
-    def health(self, path: str = "/healthz", checks: "Iterable[Check]" = (), *, host: str | None = None) -> None:
+    def health(
+        self, path: str = "/healthz", checks: "Iterable[Check] | Mapping[str, Check]" = (), *, host: str | None = None
+    ) -> None:
         """Answer 200 at `path` while the server is well, 503 as soon as draining begins or one of `checks` says so."""
         from portico.web.health import Health
 
@@ -271,10 +270,20 @@ class Door:
         self._metrics = self._metrics or Metrics(groups)
         self.get(path, self._metrics, host=host)
 
-    def mount(self, path: str, app: Any, *, host: str | None = None, max_body: int | None = None) -> None:
+    def mount(
+        self,
+        path: str,
+        app: Callable[[Any, Any, Any], Any],
+        *,
+        host: str | None = None,
+        max_body: int | None = None,
+        websocket: "WebSocketSettings | None" = None,
+    ) -> None:
         """Let an ASGI 3 application answer everything at `path` and below: HTTP, WebSocket and its lifespan.
 
         :param max_body: bytes of a body; default: the door's `max_body`.
+        :param websocket: whose WebSockets get as far as the app (default: those of pages of the same origin, and of
+            whoever is no page), and how to speak. The subprotocol is the app's choice.
         :raises ConfigurationError: a path or host that cannot be, or that has something mounted already"""
         from portico.web.asgi_host import AsgiHost
 
@@ -282,7 +291,7 @@ class Door:
         entry = self._router.entry(prefix + "/{rest:path}", host)
         if entry.whatever is not None:
             raise ConfigurationError(f"{path} has something mounted already")
-        mounted = AsgiHost(app, prefix)
+        mounted = AsgiHost(app, prefix, websocket)
         entry.whatever = Route(mounted.http, max_body)
         self._add_upgrade(prefix + "/{rest:path}", host, mounted.websocket)
         self._lifespans.append(mounted)

@@ -217,7 +217,8 @@ class Router:
         if request.raw_path == "*":
             return Response(status=204, headers=[("Allow", ", ".join(self._all_methods()))])
         method = request.method
-        upgrading = request.upgrade and request.body_size == 0 and "websocket" in request.headers.tokens("upgrade")
+        upgrading = method == "GET" and request.upgrade and request.body_size == 0
+        upgrading = upgrading and "websocket" in request.headers.tokens("upgrade")
         allowed: set[str] = set()
         found = upgradable = False
         for table in self._tables(request.host):

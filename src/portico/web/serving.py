@@ -1,6 +1,7 @@
 """The HTTP/1.1 conversation on one connection: requests in, answers out in the same order."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Coroutine
 from math import inf
@@ -140,7 +141,7 @@ class Conversation:
                 self._phase = _HEAD
         self._phase, deadline.due = _BUSY, inf
         if self._metrics is not None:
-            self._asked = deadline.now()
+            self._asked = time.monotonic()
         request = events.popleft()
         assert isinstance(request, Request)
         return request
@@ -296,7 +297,7 @@ class Conversation:
             head = self._heads.get(response, request, keep_alive)
         self._open, self._stage = head.keep_alive, _ANSWERING
         if self._metrics is not None:
-            self._metrics.observe(request.method, response.status, self._deadline.now() - self._asked)
+            self._metrics.observe(request.method, response.status, time.monotonic() - self._asked)
         try:
             await send(self.stream, head, response.body)
         except Exception as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Buffer
 
 from portico._core.websocket import WebSocketBase
-from portico.errors import ClosedError
+from portico.errors import BusyError, ClosedError
 from portico.transports.connection import Channel, Stream
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class WebSocket(WebSocketBase, Channel[str | bytes]):
     request: "RequestHead | None" = None
     subprotocol: str | None = None
     data: Any = None
+    _sends_fragments = False
 
     def __init__(
         self,
@@ -115,7 +116,11 @@ class WebSocket(WebSocketBase, Channel[str | bytes]):
         An exception of `pieces`, or being cancelled, closes the connection (1011), as the message cannot be ended.
 
         :raises TypeError: str and bytes in one message
+        :raises BusyError: another task is sending a message in fragments
         :raises ClosedError: the connection is closed or lost"""
+        if self._sends_fragments:
+            raise BusyError("another task is sending a message in fragments")
+        self._sends_fragments = True
         try:
             if isinstance(pieces, AsyncIterable):
                 async for piece in pieces:
@@ -128,6 +133,8 @@ class WebSocket(WebSocketBase, Channel[str | bytes]):
             if not isinstance(error, ClosedError):
                 self.close(NOT_KEPT, "a message could not be ended")
             raise
+        finally:
+            del self._sends_fragments
 
 
 class Fragments(AsyncIterator[str | bytes]):
