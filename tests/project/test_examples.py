@@ -23,8 +23,8 @@ from portico import blocking
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "docs/guide.md"]
-AT_THE_PROMPT = ["docs/packets.md", "docs/proxies.md", "docs/blocking.md", "docs/discovery.md"]
-"""Pages whose blocks go on from one another, as typed at the prompt of `python -m asyncio`."""
+AT_THE_PROMPT = ["packets", "proxies", "blocking", "discovery", "websocket", "web", "asgi"]
+"""Pages whose blocks go on from one another, as typed at the prompt of `python -m asyncio`; programs stand alone."""
 
 
 def blocks(page: str) -> list[str]:
@@ -50,9 +50,12 @@ def test_the_blocks_of_a_page_print_what_they_say(
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
     promised: list[str] = []
+    page = f"docs/{page}.md"
     assert blocks(page)
     with asyncio.Runner() as runner:
         for each in blocks(page):
+            if "portico.run(" in each:
+                continue
             code = compile(each, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             result = types.FunctionType(code, namespace)()
             if code.co_flags & inspect.CO_COROUTINE:
@@ -235,3 +238,82 @@ def test_example_chat_is_the_readmes_service(tmp_path: Path) -> None:
     code = (ROOT / "examples" / "chat.py").read_text().replace("9000", str(free_port()))
     with running(code, tmp_path, 2), socket.socket(socket.AF_UNIX) as unix:
         unix.connect(str(tmp_path / "chat.sock"))
+
+
+def test_example_asgi_app_has_fastapi_and_a_chat(tmp_path: Path) -> None:
+    port = free_port()
+    code = (ROOT / "examples" / "asgi_app.py").read_text().replace("8000", str(port))
+
+    async def visit() -> tuple[object, object]:
+        async with await portico.connect(f"ws://127.0.0.1:{port}/chat") as channel:
+            await channel.send("hello")
+            return await channel.recv(), (await portico.fetch(f"http://127.0.0.1:{port}/api/hello/you")).json()
+
+    with running(code, tmp_path, 1):
+        assert asyncio.run(visit()) == ("hello", {"hello": "you", "chatting": 1})
+
+
+def test_example_one_port_lets_everybody_in(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    port = free_port()
+    code = (ROOT / "examples" / "one_port.py").read_text().replace("8000", str(port))
+    code = code.replace("*sys.argv[1:3]", "'both.pem', 'both.pem'").replace("import sys\n", "")
+
+    async def visit() -> None:
+        tls = portico.TLS(ca=str(tmp_path / "ca.pem"))
+        for url, how in ((f"http://localhost:{port}/", "in plain text"), (f"https://localhost:{port}/", "by TLS")):
+            answer = await portico.fetch(url, tls=tls if url.startswith("https") else None)
+            assert answer.text == f"0 people are here; you came {how}\n"
+        async with (
+            portico.connect(f"ws://localhost:{port}/chat") as plain,
+            portico.connect(f"wss://localhost:{port}/chat", tls=tls) as secure,
+            portico.connect(f"tcp://localhost:{port}", codec=portico.Lines()) as lines,
+            portico.connect(f"tls://localhost:{port}", codec=portico.Lines(), tls=tls) as secure_lines,
+        ):
+            people: list[portico.Channel[Any]] = [plain, secure, lines, secure_lines]
+            await secure_lines.send("")  # so that it does not look silent
+            for number, one in enumerate(people):
+                while True:  # until everybody is in the room
+                    await one.send(f"here is {number}")
+                    others = [each for each in people if each is not one]
+                    heard = await asyncio.gather(*(_hears(each, f"here is {number}") for each in others))
+                    if all(heard):
+                        break
+
+    with running(code, tmp_path, 1):
+        asyncio.run(asyncio.wait_for(visit(), 20))
+
+
+async def _hears(channel: portico.Channel[Any], end: str) -> bool:
+    """Whether what ends so comes soon."""
+    try:
+        async with asyncio.timeout(1.5):
+            while not str(await channel.recv()).endswith(end):
+                pass
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_example_web_chat_serves_its_page_and_lets_people_talk(tmp_path: Path) -> None:
+    port = free_port()
+    for name in ("web_chat.py", "web_chat/index.html"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((ROOT / "examples" / name).read_text())
+    code = f"import portico, web_chat\nportico.run(portico.Service().listen('http://127.0.0.1:{port}', web_chat.door))"
+
+    async def visit() -> None:
+        page = await portico.fetch(f"http://127.0.0.1:{port}/")
+        assert "new WebSocket(" in page.text and page.headers.get("Content-Type", "").startswith("text/html")
+        settings = portico.WebSocketSettings(origin=f"http://127.0.0.1:{port}")
+        where = f"ws://127.0.0.1:{port}/chat"
+        async with portico.connect(where) as one, portico.connect(where, websocket=settings) as browser:
+            await one.send("anybody there?")
+            assert await one.recv() == "anybody there?"
+            await browser.send("<b>me</b>")
+            assert await one.recv() == "<b>me</b>"
+
+    with running(code, tmp_path, 1):
+        asyncio.run(asyncio.wait_for(visit(), 20))

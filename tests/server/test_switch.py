@@ -452,7 +452,7 @@ async def test_it_serves_unix_sockets_and_memory(tmp_path: Any) -> None:
                 assert [await channel.recv(), await channel.recv()] == ["hello", "I SEE"]
 
 
-@scenario()
+@scenario(timeout=60)
 async def test_the_command_reaches_every_protocol(certificates: Certificates) -> None:
     async def run(*words: str, said: bytes = b"") -> bytes:
         pipe = asyncio.subprocess.PIPE

@@ -12,7 +12,7 @@ import portico
 from portico.tools import chat
 from portico.tools.chat import Chat
 from portico.tools.chat_door import chat_door
-from portico.tools.chat_events import MAX_HISTORY, MAX_HISTORY_BYTES, PROTOCOL, Hello, History
+from portico.tools.chat_events import LEFT, MAX_HISTORY, MAX_HISTORY_BYTES, PROTOCOL, Hello, History
 
 SPEAKS = portico.WebSocketSettings(subprotocols=(PROTOCOL,))
 
@@ -247,12 +247,26 @@ async def test_a_page_that_does_not_read_is_closed_and_the_others_hear_everythin
             room.pages.send(room.history.add(text="x" * 4000))
             said += 1
             assert (await reader.heard("said"))["id"] == said
-        with pytest.raises(portico.ClosedError):
+        with pytest.raises(portico.EndOfStream):
             while True:
                 await other.channel.recv()
+        assert other.channel.close_code != LEFT  # type: ignore[attr-defined]  # after all else a page comes again
         while len(room.people) > 1:
             await asyncio.sleep(0)
         assert room.people[0].number == 1
+
+
+@running
+async def test_who_quits_is_told_by_the_close_code() -> None:
+    async with open_room() as (room, server), page_of(server) as page:
+        await page.caught_up()
+        await page.say(say="/quit")
+        assert (await page.heard("note"))["text"] == "good bye, guest-1"
+        with pytest.raises(portico.ClosedError) as caught:
+            await page.channel.recv()
+        assert caught.value.code == LEFT
+        while room.people:
+            await asyncio.sleep(0)
 
 
 @running

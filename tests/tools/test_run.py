@@ -5,6 +5,9 @@ import socket
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import connect as connect_to
+from websockets.typing import Origin, Subprotocol
 
 from tools.command import port_of, portico, started_portico
 
@@ -111,3 +114,85 @@ def test_settings_apply_to_the_listeners(app: Path) -> None:
             assert sock.recv(100) == b""
         server.send_signal(signal.SIGTERM)
         assert server.wait() == 0
+
+
+WEB = """
+import portico
+
+async def echo(channel):
+    async for message in channel:
+        await channel.send(message)
+
+service = portico.Service()
+service.listen("ws://127.0.0.1:0/echo", echo, websocket=portico.WebSocketSettings(headers=[("X-Kept", "yes")]))
+service.listen("tcp://127.0.0.1:0", echo)
+door = portico.Door()
+door.get("/", lambda request: "hello\\n")
+"""
+
+PROTOCOLS = [Subprotocol("a"), Subprotocol("b")]
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Path:
+    file = tmp_path / "a_web_app.py"
+    file.write_text(WEB)
+    return file
+
+
+def test_a_file_sets_up_websockets(web: Path) -> None:
+    config = web.with_name("settings.toml")
+    config.write_text(
+        '[websocket]\nsubprotocols = ["b", "a"]\ndeflate = false\nping_interval = false\nmax_size = 5\norigins = "*"\n'
+    )
+    with started_portico("run", f"{web}:service", "--config", str(config)) as server:
+        with connect_to(
+            server.listening(), origin=Origin("https://elsewhere.example"), subprotocols=PROTOCOLS
+        ) as client:
+            assert client.response is not None and client.subprotocol == "b"
+            assert client.response.headers["X-Kept"] == "yes"  # what the program says otherwise stays
+            assert "Sec-WebSocket-Extensions" not in client.response.headers
+            client.send("short")
+            assert client.recv(10) == "short"
+            client.send("longer")
+            with pytest.raises(ConnectionClosedError):
+                client.recv(10)
+            assert client.close_code == 1009
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("origin = 1", "websocket: there is no 'origin'; known are"),
+        ('deflate = {colour = "red"}', "colour"),
+        ("deflate = 7", "websocket: "),
+        ("max_size = 0", "max_size=0 must be a whole number"),
+        ('origins = ["here"]', "'here' is no origin"),
+        ("subprotocols = 5", "websocket: "),
+    ],
+)
+def test_settings_of_websockets_that_cannot_be_are_told(web: Path, settings: str, said: str) -> None:
+    config = web.with_name("settings.toml")
+    config.write_text(f"[websocket]\n{settings}\n")
+    done = portico("run", f"{web}:service", "--config", str(config))
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert said in done.stderr.decode()
+
+
+def test_a_door_is_served_where_the_line_says(web: Path) -> None:
+    words = ("--listen", "http://127.0.0.1:0", "--listen", f"http+unix:{web.parent}/web.sock:/")
+    with started_portico("run", f"{web}:door", *words) as server:
+        done = portico("fetch", server.listening())
+        assert (done.returncode, done.stdout) == (0, b"hello\n")
+        assert portico("fetch", f"http+unix:{web.parent}/web.sock:/").stdout == b"hello\n"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+def test_listen_is_for_doors_at_addresses_of_http(web: Path) -> None:
+    done = portico("run", f"{web}:service", "--listen", "http://127.0.0.1:0")
+    assert done.returncode == 2 and b"--listen is for a Door; a Service listens where it says itself" in done.stderr
+    done = portico("run", f"{web}:door", "--listen", "ws://127.0.0.1:0")
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1

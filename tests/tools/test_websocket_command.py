@@ -291,11 +291,15 @@ def test_a_refusal_says_what_the_server_answered(status: int, said: str) -> None
         (["connect", "ws://localhost/", "-H", "Upgrade: x"], "leave it out of --header"),
         (["connect", "ws://localhost/", "--origin", "here"], "--origin 'here' is no origin"),
         (["connect", "ws://localhost/", "--subprotocol", "a b"], "the subprotocol 'a b' is no token"),
+        (
+            ["connect", "ws://localhost/", "--subprotocol", "a", "--subprotocol", "a"],
+            "--subprotocol ('a', 'a') has one",
+        ),
         (["connect", "ws://localhost/", "--ping", "-1"], "-1 is less than 0"),
         (["connect", "ws://localhost/", "--max-size", "0"], "--max-size"),
         (["connect", "ws://localhost/", "--insecure"], "is without TLS; write wss:// where --tls is meant"),
         (["listen", "ws://localhost:0/?a"], "a server listens at a path"),
-        (["listen", "ws://localhost:0/", "--origins", "here"], "--origins"),
+        (["listen", "ws://localhost:0/", "--origins", "here"], "'here' is no origin; write it as https://"),
     ],
 )
 def test_wrong_usage_is_one_line(words: list[str], said: str) -> None:

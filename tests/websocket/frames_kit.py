@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import itertools
 import struct
 import zlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -42,7 +41,8 @@ class Frame(NamedTuple):
 
 
 def masking(data: bytes, key: bytes) -> bytes:
-    return bytes(byte ^ mask for byte, mask in zip(data, itertools.cycle(key)))
+    keys = (key * (len(data) // 4 + 1))[: len(data)]
+    return (int.from_bytes(data, "big") ^ int.from_bytes(keys, "big")).to_bytes(len(data), "big")
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, bits: int = 0, key: bytes | None = KEY) -> bytes:
@@ -131,7 +131,9 @@ def expanded(payload: bytes, bits: int = 15, expander: Any = None) -> bytes:
 class Fed:
     """A WebSocket whose bytes the test hands in, without a turn of the loop in between, and takes out."""
 
-    def __init__(self, settings: Settings | None = None, *, early: bytes = b"", **frames: Any) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, early: bytes = b"", codec: Frames | None = None, **frames: Any
+    ) -> None:
         self.wire = LoopWire(hub_of(asyncio.get_running_loop()))
         self.transport = FakeTransport()
         self.wire.connection_made(self.transport)
@@ -139,7 +141,7 @@ class Fed:
         if early:
             stream.unread(early)
         frames = {"ping_interval": None, **frames}
-        self.socket = WebSocket.upgrade(stream, Frames(**frames))
+        self.socket = WebSocket.upgrade(stream, codec or Frames(**frames))
         self.key = None if frames.get("client") else KEY
         """What the peer masks with."""
 

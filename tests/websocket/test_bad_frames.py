@@ -31,6 +31,7 @@ from .frames_kit import (
     fed,
     frame,
     head,
+    masking,
     squeezed,
 )
 
@@ -164,9 +165,7 @@ def unmasked(data: bytes) -> bytes:
         size = int.from_bytes(data[2 : 2 + more], "big") if more else second
         start = 2 + more + 4
         body = data[start : start + size]
-        key = (KEY * (len(body) // 4 + 1))[: len(body)]
-        plain = (int.from_bytes(body, "big") ^ int.from_bytes(key, "big")).to_bytes(len(body), "big")
-        out += bytes([first, second]) + data[2 : 2 + more] + plain
+        out += bytes([first, second]) + data[2 : 2 + more] + masking(body, KEY)
         data = data[start + size :]
     return out
 

@@ -331,6 +331,7 @@ async def test_a_drain_tells_1001_whether_handlers_end_or_not() -> None:
             draining = asyncio.create_task(client.server.drain(0.1))
             assert close_code(await client.frame()) == 1001
             await client.send(closing(1001))
+            client.end()
             assert await client.is_over()
             await draining
             assert client.server.stats.aborted == (0 if ends else 1)

@@ -99,7 +99,7 @@ async def test_a_slow_member_falls_under_its_policy_and_goes_on(policy: Any, com
     await asyncio.sleep(0.01)
     if policy == "close":
         assert len(room) == 1 and slow.socket.state is portico.State.CLOSING
-        assert close_code((await slow.sent())[-1]) == 1000
+        assert close_code((await slow.sent())[-1]) == 1008
     slow.take()
     await asyncio.sleep(0.01)
     if policy != "close":

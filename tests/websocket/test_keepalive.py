@@ -122,6 +122,18 @@ async def test_a_ping_has_a_timeout_of_its_own_and_may_be_cancelled() -> None:
     assert ends.socket.state is portico.State.OPEN
 
 
+@fed
+async def test_pings_that_nobody_waits_for_any_more_are_forgotten() -> None:
+    ends = Fed()
+    for _ in range(3):  # each with the same payload, which none that is on its way may have
+        waiting = asyncio.get_running_loop().create_future()
+        ends.socket.send_ping(b"same", waiting)
+        with pytest.raises(portico.ProtocolError, match="on its way"):
+            ends.socket.send_ping(b"same", asyncio.get_running_loop().create_future())
+        waiting.cancel()
+    assert [each.payload for each in await ends.sent()] == [b"same"] * 3
+
+
 @pytest.mark.parametrize("end", ["close", "lose", "peer"])
 @fed
 async def test_the_end_of_the_connection_ends_the_wait_for_a_pong(end: str) -> None:

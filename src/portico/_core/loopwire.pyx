@@ -134,14 +134,14 @@ cdef class TransportWire(Wire):
         return self.hand_over(chunks[0] if len(chunks) == 1 else b"".join(chunks))
 
     cdef int hand_over(self, object data) except -1:
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():  # then an empty buffer means no room
             self.transport.write(data)
             self.backlog = self.transport.get_write_buffer_size()
         return 0
 
     cdef int measure(self) except -1:
         cdef Py_ssize_t left
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
             left = self.transport.get_write_buffer_size()
             if left < self.backlog:
                 self.backlog = left

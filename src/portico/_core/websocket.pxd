@@ -18,12 +18,14 @@ cdef class WebSocketBase(FrameReader):
     cdef readonly object latency        # seconds that the last ping and its pong took; None: not known yet
     cdef double ping_due, ping_sent
     cdef double verdict_due             # when the end is spoken of, though messages before it wait here; 0: there is none
+    cdef bytes late_pong                # what to answer the last ping with, when there is room
     cdef dict pings                     # payload -> (when, Future)
 
     cdef int peer_closes(self, const char* data, Py_ssize_t size) except -1
     cdef object goodbye(self)
     cdef int miss_goodbye(self) except -1
     cdef bint ought_to_close(self) noexcept
+    cdef int put_pong(self) except -1
     cdef int pong_came(self, bytes payload) except -1
     cdef bytes own_ping(self)
     cdef int keep_alive(self, double now) except -1

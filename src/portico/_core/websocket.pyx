@@ -16,7 +16,7 @@ from .output cimport output_reserve, output_splice
 from .sender cimport SPLICE_SIZE, Settings
 from .wire cimport Wire
 
-from portico.errors import ClosedError, MessageTooLarge, ProtocolError, UnsupportedError
+from portico.errors import ClosedError, LimitError, MessageTooLarge, ProtocolError, UnsupportedError
 
 cdef enum:
     NORMAL = 1000           # RFC 6455 section 7.4.1
@@ -63,9 +63,20 @@ cdef class WebSocketBase(FrameReader):
             return self.peer_closes(payload, size)
         if opcode == PONG:
             return self.pong_came(PyBytes_FromStringAndSize(payload, size))
-        if not self.close_sent and self.has_room():     # who floods us and reads nothing gets no answer
-            self.put_control(PONG, PyBytes_FromStringAndSize(payload, size))
+        self.late_pong = PyBytes_FromStringAndSize(payload, size)
+        return self.put_pong()
+
+    cdef int put_pong(self) except -1:
+        """Answer the last ping, once there is room: who floods us and reads nothing makes one answer wait, not all."""
+        if self.late_pong is not None and not self.close_sent and self.has_room():
+            payload, self.late_pong = self.late_pong, None
+            self.put_control(PONG, payload)
         return 0
+
+    cdef int wake_waiters(self) except -1:
+        if self.late_pong is not None and not self.lost:
+            self.put_pong()
+        return ChannelBase.wake_waiters(self)
 
     cdef int pong_came(self, bytes payload) except -1:
         cdef double now = portico_monotonic(), sent
@@ -127,8 +138,7 @@ cdef class WebSocketBase(FrameReader):
         self.check_sending()
         if PyBytes_GET_SIZE(payload) > CONTROL_SIZE:
             raise MessageTooLarge(PyBytes_GET_SIZE(payload), CONTROL_SIZE, hint="a ping has no more")
-        if self.pings is None:
-            self.pings = {}
+        self.pings = {each: ping for each, ping in (self.pings or {}).items() if not ping[1].done()}
         if payload in self.pings:
             raise ProtocolError("a ping with this payload is on its way already: give each its own")
         self.pings[payload] = (portico_monotonic(), waiting)
@@ -233,6 +243,7 @@ cdef class WebSocketBase(FrameReader):
             self.failure = ClosedError("the connection ended without a closing handshake", code=NO_GOODBYE)
             self.stop_reading(FAILED)
             self.close_sent = self.failing = True
+            self.closing_code = NO_GOODBYE
         return 0
 
     cdef int wire_ended(self) except -1:
@@ -262,6 +273,10 @@ cdef class WebSocketBase(FrameReader):
     cpdef object closed_error(self):
         if self.close_received:
             return self.goodbye()
+        if self.cause is None and self.successor is None and self.failure is not None:
+            error = ClosedError(f"the WebSocket is closed: {self.failure}", code=self.closing_code)
+            error.__cause__ = self.failure
+            return error
         error = ChannelBase.closed_error(self)
         if self.cause is not None:
             error.code = NO_GOODBYE
@@ -287,9 +302,11 @@ cdef class WebSocketBase(FrameReader):
         return ChannelBase.close(self)
 
     def close_after(self, error):
-        """Close with 1011, as the handler has failed with `error`."""
+        """Close with 1011, as the handler has failed with `error`; with 1008 where that is a LimitError."""
         if not self.close_received and not self.failing and not self.closing:
             self.closing_code = INTERNAL
+            if isinstance(error, LimitError):
+                self.closing_code, self.closing_reason = POLICY, str(error).encode()[:CONTROL_SIZE - 2]
         return ChannelBase.close(self)
 
     def dismiss(self):

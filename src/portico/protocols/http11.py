@@ -62,13 +62,16 @@ H = TypeVar("H", bound=RequestHead)
 
 _BETWEEN, _HEAD, _BODY, _OVER = range(4)
 
+_MAX_HOST = 300
+"""Bytes of host and port: names have 253 letters at most (RFC 1035), and what is long takes long to look up."""
+
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
 @functools.lru_cache(256)
 def _is_host(value: bytes) -> bool:
     """Whether that is a host with or without port (RFC 9110, 7.2)."""
-    return _HOST.fullmatch(value) is not None
+    return len(value) <= _MAX_HOST and _HOST.fullmatch(value) is not None
 
 
 class RequestParser(Generic[H]):
@@ -285,7 +288,8 @@ def _check_target(method: str, target: str, head: RequestHead) -> None:
         raise BadRequest(400, "a path has no NUL in it")
     if target[0] == "/" or (target == "*" and method == "OPTIONS"):
         return
-    if not target[:8].lower().startswith(("http://", "https://")) or not _is_host(head.authority.encode("ascii")):
+    authority = head.authority.encode("ascii")
+    if not target[:8].lower().startswith(("http://", "https://")) or authority[:1] in b":" or not _is_host(authority):
         raise BadRequest(400, "the target is no path and no http URL")
 
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 from portico._core import ChannelBase, Codec, send_all
-from portico.errors import ClosedError, ConfigurationError, PorticoError
+from portico.errors import ClosedError, ConfigurationError, LimitError, PorticoError
 from portico.server.group_policy import NOTHING, POLICIES, GroupStats, Pending, Policy, pending_for
 from portico.transports.connection import Channel
 
@@ -346,7 +346,7 @@ class Membership(Generic[T]):
         group.stats.closed += 1
         log.info("%r was closed: %s", self.channel, self.reason)
         self.leave()
-        self.channel.close()
+        self.channel.close_after(LimitError(self.reason, "high_water"))
 
     def _hold(self, frame: bytes, key: Hashable) -> None:
         """Let a message wait, or drop it or another one."""

@@ -135,6 +135,7 @@ class Service:
         if (handler is None) == (packets is None):
             raise ConfigurationError(f"{where} needs a handler, or packets=: one of the two")
         url = where if SCHEMES[where.scheme].served_by else None
+        upon = None if url is None or handler is None else (handler, websocket)
         if url is not None and handler is not None:
             handler, codec, where = served(url, handler, codec=codec, websocket=websocket), None, url.carrier
         elif websocket is not None:
@@ -155,6 +156,7 @@ class Service:
             packets is not None,
             sock,
             url,
+            upon,
         )
         spec.check()
         self.specs.append(spec)

@@ -16,6 +16,7 @@ from portico.transports.listen import BACKLOG
 
 if TYPE_CHECKING:
     from portico.transports.tls import TLS
+    from portico.websocket.settings import WebSocketSettings
 
 Handler = Callable[..., object]
 
@@ -49,6 +50,8 @@ class ListenerSpec:
     """The socket that exists already, in place of one at `address`."""
     url: Address | None = None
     """What is served upon the connections of `address`, where that is more than they are."""
+    upon: "tuple[Handler, WebSocketSettings | None] | None" = None
+    """What was given for that: `handler` was made of it."""
 
     @property
     def name(self) -> Address:

@@ -8,13 +8,16 @@ import textwrap
 import unicodedata
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from portico.codecs import Lines
 from portico.errors import EndOfStream, MessageTooLarge, ProtocolError
 from portico.server.group import Group
-from portico.tools.chat_events import HELLO_TIMEOUT, PROTOCOL, Hello, History, event, parse, token
+from portico.tools.chat_events import HELLO_TIMEOUT, LEFT, PROTOCOL, REFUSED, Hello, History, event, parse, token
 from portico.transports.connection import Channel, Signal
+
+if TYPE_CHECKING:
+    from portico.websocket.channel import WebSocket
 
 MAX_LINE = 4096
 """Bytes in a line; a terminal gives no more at a time either (termios(3), canonical mode)."""
@@ -25,9 +28,6 @@ MAX_NAME = 20
 
 MAX_WHO: Final = 1000
 """Characters of the answer to /who, which has to find room in a line."""
-
-REFUSED: Final = 1008
-"""The close code for a page that does not keep to the protocol (RFC 6455 section 7.4.1: policy violation)."""
 
 SILENCE = 600.0
 """Seconds after which somebody who says nothing has left, by a door that tells nobody of it (UDP)."""
@@ -102,7 +102,7 @@ class Chat:
         self._channels.add(channel)
         try:
             if getattr(channel, "subprotocol", None) == PROTOCOL:
-                await self._join_by_page(channel)
+                await self._join_by_page(cast("WebSocket", channel))
             else:
                 await self._join_by_terminal(channel)
         finally:
@@ -168,7 +168,7 @@ class Chat:
 
     # pages
 
-    async def _join_by_page(self, channel: Channel[Any]) -> None:
+    async def _join_by_page(self, channel: "WebSocket") -> None:
         try:
             async with asyncio.timeout(HELLO_TIMEOUT):
                 hello = Hello.read(await channel.recv())
@@ -178,7 +178,7 @@ class Chat:
             refused = self._refusal(person, hello.name) if hello.name else None
             if hello.name and refused is None:
                 person.name = hello.name
-            async with self.pages.join(channel):
+            async with self.pages.join(person.channel):
                 self._enter(person)
                 for each in self.people:
                     channel.send(event("here", who=each.described()))
@@ -186,13 +186,13 @@ class Chat:
                 if refused is not None:
                     person.tell(f"{refused}; you are {person.name}")
                 try:
-                    await self._answer(person)
+                    await self._answer(person, channel)
                 finally:
                     self._leave(person)
         except (TimeoutError, ValueError, MessageTooLarge, ProtocolError):
-            await channel.close(REFUSED, f"that is not {PROTOCOL}")  # type: ignore[call-arg]  # it is a WebSocket
+            await channel.close(REFUSED, f"that is not {PROTOCOL}")
 
-    async def _catch_up(self, channel: Channel[Any], hello: Hello) -> None:
+    async def _catch_up(self, channel: "WebSocket", hello: Hello) -> None:
         """Send what was said since the page was here; afterwards nothing has been said that it has not got."""
         history = self.history
         heard = hello.after if hello.run == history.run and hello.after <= history.last else 0
@@ -209,17 +209,18 @@ class Chat:
             before.channel.abort()
             self._leave(before)
 
-    async def _answer(self, person: Person) -> None:
+    async def _answer(self, person: Person, channel: "WebSocket") -> None:
         """Do what a page wants, to its end.
 
         :raises ValueError: it does not keep to the protocol"""
-        async for message in person.channel:
+        async for message in channel:
             wanted = parse(message)
             if isinstance(said := wanted.get("say"), str):
                 if not await self._said(person, said, token(wanted.get("ref", ""))):
+                    await channel.close(LEFT, "good bye")
                     return
             elif isinstance(number := wanted.get("ping"), int):
-                await person.channel.send(event("pong", ping=number))
+                await channel.send(event("pong", ping=number))
             else:
                 raise ValueError("it is nothing that a page says")
 

@@ -24,7 +24,8 @@ has a `type`:
     note     text, for this page alone
     pong     ping
 
-Ids of messages have no gaps. A page that reads too slowly is closed, comes again, and gets what it has missed."""
+Ids of messages have no gaps. Whoever says /quit is closed with the code `LEFT`; after every other end, that of a page
+that reads too slowly included, it comes again and gets what it has missed."""
 
 import json
 import re
@@ -37,6 +38,12 @@ from typing import Any, Final
 PROTOCOL: Final = "portico.chat.v1"
 
 HELLO_TIMEOUT: Final = 10.0
+
+LEFT: Final = 4000
+"""The close code for who wanted to leave (RFC 6455 section 7.4.2: from here on they are everybody's own)."""
+
+REFUSED: Final = 1008
+"""The close code for a page that does not keep to the protocol (section 7.4.1: policy violation)."""
 
 MAX_MESSAGE: Final = 16 * 1024
 """Bytes of a message, which has one line of the room in JSON."""

@@ -212,11 +212,13 @@ app.command(epilog=EXIT_CODES, help=LISTEN_HELP)(listen)
     epilog=EXIT_CODES,
     help=help_text(
         "Run a service of yours until SIGTERM or Ctrl-C, which drain it; a second one aborts what is left.",
-        "SERVICE is a portico.Service in that module, or a function without arguments that returns one. Where it "
+        "SERVICE is a portico.Service in that module, or a function without arguments that returns one; or a "
+        "portico.Door, which is served at --listen. Where it "
         "listens, and who can reach it, is told on stderr. Modules are looked for in the current directory, too.",
         examples=[
             "portico run app:service",
             "portico run ./app.py:make_service --config app.toml --log-level warning",
+            "portico run app:door --listen http://localhost:8000",
         ],
     ),
 )
@@ -225,7 +227,19 @@ def run_(
     loop: Annotated[Loop, typer.Option(metavar="uvloop|asyncio", help="Which event loop.")] = Loop.uvloop,
     config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="TOML file: \\[limits] for all listeners, \\[tls] for those on TCP."),
+        typer.Option(
+            metavar="FILE",
+            help="TOML file: \\[limits] for all listeners, \\[tls] for those on TCP, \\[websocket] for those at ws://, "
+            "wss:// and ws+unix:.",
+        ),
+    ] = None,
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--listen",
+            metavar="ADDRESS",
+            help="Where to serve a Door; may be given again. Default: http://127.0.0.1:8000.",
+        ),
     ] = None,
     log_level: Annotated[Level, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = Level.info,
     debug: Debug = False,
@@ -235,7 +249,7 @@ def run_(
     from portico.tools.loading import run_service
 
     logs.set_up_logging(log_level.value, pattern=logs.TIMED, debug=debug or bool(asked_for_debug))
-    run_service(service, loop=loop.value, config=config, debug=debug)
+    run_service(service, listen=listen or (), loop=loop.value, config=config, debug=debug)
 
 
 # resolve

@@ -4,28 +4,50 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from portico.address import SCHEMES
 from portico.errors import ConfigurationError, PorticoError
 from portico.server.limits import Limits
 from portico.server.running import LoopName, run
-from portico.server.service import Service
+from portico.server.service import Service, served
+from portico.server.spec import ListenerSpec
 from portico.tools.logs import place_of
 from portico.tools.report import STARTED_DEBUG, WRONG, Stop
 from portico.transports.tls import TLS
 
-TABLES = ("limits", "tls")
+if TYPE_CHECKING:
+    from portico.websocket.settings import WebSocketSettings
+
+TABLES = ("limits", "tls", "websocket")
+
+WEBSOCKET = (
+    "subprotocols",
+    "headers",
+    "deflate",
+    "max_size",
+    "max_fragments",
+    "ping_interval",
+    "ping_timeout",
+    "origins",
+)
+"""The settings of WebSockets that a file can say."""
+
+DOOR_AT = "http://127.0.0.1:8000"
+"""Where a Door is served, unless it is said."""
 
 TLS_FILES = ("certificate", "key", "ca", "client_authority", "key_log")
 
 
-def run_service(target: str, *, loop: LoopName | None, config: Path | None, debug: bool) -> None:
-    """Run the service that `target` names until SIGTERM or Ctrl-C."""
-    service = load_service(target)
+def run_service(
+    target: str, *, listen: Sequence[str] = (), loop: LoopName | None, config: Path | None, debug: bool
+) -> None:
+    """Run the service that `target` names until SIGTERM or Ctrl-C; or the Door, at the addresses `listen`."""
+    service = load_service(target, listen)
     if config is not None:
         configure(service, config)
     try:
@@ -34,10 +56,12 @@ def run_service(target: str, *, loop: LoopName | None, config: Path | None, debu
         raise Stop("uvloop is not installed here", WRONG, "use --loop asyncio") from None
 
 
-def load_service(target: str) -> Service:
-    """Return the service that `MODULE:NAME` or `FILE.py:NAME` names; NAME may be a function that returns one.
+def load_service(target: str, listen: Sequence[str] = ()) -> Service:
+    """Return the service that `MODULE:NAME` or `FILE.py:NAME` names; NAME may be a function that returns one. A Door
+    becomes a service at the addresses `listen`.
 
-    :raises Stop: there is none"""
+    :raises Stop: there is none
+    :raises ConfigurationError: a Door cannot be served there"""
     place, _, name = target.rpartition(":") if ":" in target else (target, "", "service")
     if not place or not name:
         raise Stop(f"{target!r} is not MODULE:SERVICE", WRONG, "such as 'app:service' or './app.py:service'")
@@ -47,15 +71,32 @@ def load_service(target: str) -> Service:
         found = getattr(found, part, None)
     if found is None:
         raise Stop(f"{place} has no {name!r}", WRONG, _offer(module, place))
-    if not isinstance(found, Service) and callable(found):
+    if not _is_servable(found) and callable(found):
         found = _call(found, target)
+    if _is_door(found):
+        service = Service()
+        for address in listen or [DOOR_AT]:
+            service.listen(address, found)
+        return service
+    if listen:
+        raise Stop("--listen is for a Door", WRONG, "a Service listens where it says itself")
     if not isinstance(found, Service):
         raise Stop(f"{target} is a {type(found).__name__}, not a portico.Service", WRONG, _offer(module, place))
     return found
 
 
+def _is_servable(found: object) -> bool:
+    return isinstance(found, Service) or _is_door(found)
+
+
+def _is_door(found: object) -> bool:
+    """Whether it is a Door; nobody has one without the module that it comes from."""
+    web = sys.modules.get("portico.web.door")
+    return web is not None and isinstance(found, web.Door)
+
+
 def _offer(module: ModuleType, place: str) -> str:
-    names = [name for name, value in vars(module).items() if isinstance(value, Service)]
+    names = [name for name, value in vars(module).items() if _is_servable(value)]
     return f"there is {', '.join(f'{place}:{name}' for name in names)}" if names else "make a portico.Service there"
 
 
@@ -113,10 +154,11 @@ class _told:
 
 
 def configure(service: Service, path: Path) -> None:
-    """Set limits and TLS of all listeners as a TOML file says.
+    """Set limits, TLS and WebSockets of all listeners as a TOML file says.
 
     `[limits]` has the names of `portico.Limits`, for every listener; `[tls]` those of `portico.TLS`, for the listeners
-    on TCP. Files in `[tls]` are looked for beside the TOML file.
+    on TCP; `[websocket]` some of `portico.WebSocketSettings`, for the listeners at ws, wss and ws+unix.
+    Files in `[tls]` are looked for beside the TOML file.
 
     :raises ConfigurationError: the file cannot be read, or says what cannot be"""
     import tomllib
@@ -128,7 +170,7 @@ def configure(service: Service, path: Path) -> None:
         raise ConfigurationError(f"cannot read {str(path)!r}: {reason}") from error
     for name, table in settings.items():
         if name not in TABLES or not isinstance(table, dict):
-            raise ConfigurationError(f"{path}: there is no [{name}]; known are [limits] and [tls]")
+            raise ConfigurationError(f"{path}: there is no [{name}]; known are [limits], [tls] and [websocket]")
     try:
         limits = _limits(settings.get("limits", {}))
         tls = _tls(settings["tls"], path.parent) if "tls" in settings else None
@@ -136,6 +178,9 @@ def configure(service: Service, path: Path) -> None:
         if tls is not None:
             specs = [replace(spec, tls=tls) if spec.address.scheme in ("tcp", "tls") else spec for spec in specs]
             tls.server_context()
+        if "websocket" in settings:
+            values = _websocket(settings["websocket"])
+            specs = [_with_websocket(spec, values) for spec in specs]
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
     service.specs[:] = specs
@@ -158,3 +203,37 @@ def _tls(table: Mapping[str, Any], directory: Path) -> TLS:
         if name in TLS_FILES and isinstance(value, str) and "-----BEGIN " not in value:
             values[name] = str(directory / value)
     return TLS(**values)
+
+
+def _websocket(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that `table` says; false stands for None."""
+    from portico.protocols.deflate import Deflate
+
+    for name in table:
+        if name not in WEBSOCKET:
+            raise ConfigurationError(f"websocket: there is no {name!r}; known are {', '.join(WEBSOCKET)}")
+    may_be_off = ("deflate", "ping_interval", "ping_timeout")
+    values = {name: None if value is False and name in may_be_off else value for name, value in table.items()}
+    deflate = values.get("deflate")
+    try:
+        if deflate is not None:
+            values["deflate"] = Deflate(**({} if deflate is True else deflate))
+        _changed(None, values)
+    except TypeError as error:
+        raise ConfigurationError(f"websocket: {error}") from error
+    return values
+
+
+def _changed(settings: "WebSocketSettings | None", values: dict[str, Any]) -> "WebSocketSettings":
+    from portico.websocket.settings import WebSocketSettings
+
+    return replace(settings or WebSocketSettings(), **values)
+
+
+def _with_websocket(spec: ListenerSpec, values: dict[str, Any]) -> ListenerSpec:
+    """Return `spec` with `values` in place of what the program says of WebSockets, if it serves such."""
+    if spec.url is None or spec.upon is None or not SCHEMES[spec.url.scheme].opened_by:
+        return spec
+    handler, settings = spec.upon
+    after = _changed(settings, values)
+    return replace(spec, handler=served(spec.url, handler, websocket=after), upon=(handler, after))

@@ -67,13 +67,8 @@ _SETTINGS = {
 }
 """Settings that messages speak of, and the options that set them."""
 
-_SAID = {
-    "subprotocols=": "--subprotocol ",
-    "origin=": "--origin ",
-    "origins=": "--origins ",
-    "max_size": "--max-size",
-}
-"""The same where a value follows, or no equals sign does."""
+_SAID = {"subprotocols=(": "--subprotocol (", "origin='": "--origin '", "raise max_size": "raise --max-size"}
+"""The same for messages that tell a value, or none."""
 
 STARTED_DEBUG = "--debug shows where"
 
@@ -141,7 +136,7 @@ def _with_hint(text: str, hint: str) -> str:
 
 def _as_options(text: str) -> str:
     text = re.sub(rf"\b({'|'.join(_SETTINGS)})=(?!['\w])", lambda match: _SETTINGS[match[1]], text)
-    return re.sub(r"\b(?:(?:subprotocols|origins?)=(?=\W)|max_size\b)", lambda match: _SAID[match[0]], text)
+    return re.sub(r"\bsubprotocols=\(|\borigin='|\braise max_size\b", lambda match: _SAID[match[0]], text)
 
 
 def ending(error: BaseException, *, debug: bool) -> int:

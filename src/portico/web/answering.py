@@ -129,6 +129,8 @@ async def send(stream: Stream, head: Head, body: bytes | AsyncIterable[bytes]) -
 async def _send_pieces(stream: Stream, head: Head, pieces: AsyncIterable[bytes]) -> None:
     left = head.length
     async for piece in pieces:
+        if type(piece) is not bytes:
+            piece = _as_bytes(piece)
         size = len(piece)
         if not size:
             continue
@@ -149,6 +151,16 @@ async def _send_pieces(stream: Stream, head: Head, pieces: AsyncIterable[bytes])
         await stream.send(b"0\r\n\r\n")
     elif left:
         raise ConfigurationError(f"the body of an answer is {left} bytes short of its Content-Length {head.length}")
+
+
+def _as_bytes(piece: object) -> bytes:
+    """Return a piece that is no bytes as such: what is counted must be what is sent."""
+    try:
+        return bytes(memoryview(piece))  # type: ignore[arg-type]  # that is the question
+    except TypeError:
+        raise ConfigurationError(
+            f"the pieces of an answer are bytes, not {type(piece).__name__}; encode text before"
+        ) from None
 
 
 async def drop(body: object) -> None:

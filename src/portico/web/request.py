@@ -16,6 +16,11 @@ class Incoming(Protocol):
 
     stream: Stream
 
+    @property
+    def gone(self) -> Signal:
+        """Happens when the client goes away, or ends its side."""
+        ...
+
     async def next_piece(self) -> bytes:
         """Return what comes next of the body; b"" is its end."""
         ...
@@ -38,10 +43,16 @@ class Request(RequestHead):
     def stream(self) -> Stream:
         """The connection that it came by. To write to it is to break HTTP.
 
-        :raises ClosedError: it was upgraded: the channel has it"""
+        :raises ClosedError: the request was answered, or upgraded: the channel has the connection"""
+        return self._at_hand().stream
+
+    def _at_hand(self) -> Incoming:
         if self.incoming is None:
-            raise ClosedError("the connection of this request is a channel now; ask that one", clean=True)
-        return self.incoming.stream
+            raise ClosedError(
+                "this request was answered, or became a channel: ask the channel, or keep what is needed before",
+                clean=True,
+            )
+        return self.incoming
 
     @property
     def remote_address(self) -> Address:
@@ -63,6 +74,17 @@ class Request(RequestHead):
         """True from the moment that the server wants its handlers to come to an end; may be awaited."""
         return self.stream.draining
 
+    @property
+    def gone(self) -> Signal:
+        """True from the moment that the client has gone: it was lost, or has ended its side; may be awaited.
+
+        A route is never cancelled for that: what it does may matter though nobody hears of it. One that waits long, for
+        news or in an async generator, should wait for this, too. An answer still goes to who ended his side only, as
+        HTTP/1.1 lets a client do; few do, and most have left.
+
+        :raises ClosedError: the request was answered, or upgraded"""
+        return self._at_hand().gone
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._pieces()
 
@@ -70,8 +92,8 @@ class Request(RequestHead):
         if self._body is not None:
             if self._body:
                 yield self._body
-        elif self.incoming is not None:
-            while piece := await self.incoming.next_piece():
+        elif self.body_size != 0:
+            while piece := await self._at_hand().next_piece():
                 yield piece
 
     async def body(self, max_size: int | None = None) -> bytes:

@@ -1,5 +1,6 @@
 """`Response`: what a route answers."""
 
+import copy
 import json
 from collections.abc import AsyncIterable, Iterable
 from typing import Any
@@ -35,12 +36,13 @@ class Response:
         :param content_type: default: text/plain for str, application/octet-stream for bytes.
         :raises ConfigurationError: a status or a body that cannot be
         """
-        if not 200 <= status <= 599:
-            raise ConfigurationError(f"the status of an answer is 200 to 599, not {status!r}")
-        self.status = status
+        self.status = _checked(status)
         self.headers: list[tuple[str, str]] = pairs(headers)
         if isinstance(body, str):
-            self.body = body.encode()
+            try:
+                self.body = body.encode()
+            except UnicodeEncodeError as error:
+                raise ConfigurationError(f"the body of an answer is no text that UTF-8 can say: {error}") from error
             content_type = content_type or TEXT
         elif isinstance(body, bytes):
             self.body = body
@@ -66,6 +68,14 @@ class Response:
                 return value
         return None
 
+    def with_headers(self, more: list[tuple[str, str]]) -> "Response":
+        """Return one that has `more` header fields, too; this one may be answered again, and is left as it is."""
+        if not more:
+            return self
+        made = Response(status=self.status, headers=[*self.headers, *more])
+        made.body = self.body
+        return made
+
     def has(self, name: str) -> bool:
         """Say whether there is a header `name`, in any case."""
         return self.get(name) is not None
@@ -77,7 +87,7 @@ class Response:
         :raises ConfigurationError: JSON cannot say it"""
         try:
             text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ConfigurationError(f"the answer of a route is no JSON: {error}") from error
         return cls(text.encode("utf-8", "surrogatepass"), status=status, headers=headers, content_type=JSON)
 
@@ -96,9 +106,9 @@ class Response:
             if isinstance(inner, dict | list):
                 return cls.json(inner, status=status)
             made = cls.of(inner)
-            if not 200 <= status <= 599:
-                raise ConfigurationError(f"the status of an answer is 200 to 599, not {status!r}")
-            made.status = status
+            if made is inner:  # which may be answered elsewhere, too
+                made = copy.copy(made)
+            made.status = _checked(status)
             return made
         if result is None:
             return cls(status=204)
@@ -119,3 +129,9 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {REASONS.get(self.status, '')}>"
+
+
+def _checked(status: int) -> int:
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise ConfigurationError(f"the status of an answer is a whole number, 200 to 599, not {status!r}")
+    return status

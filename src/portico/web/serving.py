@@ -1,5 +1,7 @@
 """The HTTP/1.1 conversation on one connection: requests in, answers out in the same order."""
 
+import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from portico.errors import ClosedError, EndOfStream
 from portico.protocols.http11 import END, BadRequest, End, RequestParser
-from portico.transports.connection import Stream
+from portico.transports.connection import Signal, Stream
 from portico.web.answering import CONTINUE, Heads, drop, send
 from portico.web.limits import Deadline, HttpLimits
 from portico.web.request import Request, too_large
@@ -48,6 +50,7 @@ class Conversation:
         "_deadline",
         "_draining",
         "_events",
+        "_gone",
         "_heads",
         "_limits",
         "_max_body",
@@ -85,6 +88,7 @@ class Conversation:
         self._request: Request | None = None
         self._open = True
         self._draining = False
+        self._gone: Signal | None = None
         self._broken = False  # the client's body did not come whole: it is to blame for what the route raises
         self._stage = _UNANSWERED
 
@@ -108,9 +112,31 @@ class Conversation:
             draining.call_off(on_drain)
             self._deadline.close()
             self._parser.close()
-            if self._request is not None:
-                self._request.incoming = None
+            self._end_request()
         return None
+
+    @property
+    def gone(self) -> Signal:
+        """Happens when the client of the request at hand goes away, or ends its side."""
+        if self._gone is None:
+            self._gone = Signal()
+            self._look()
+            if not self._gone:
+                self.stream.watch(self._look)
+        return self._gone
+
+    def _look(self) -> None:
+        reading, _, closing, lost = self.stream.flags
+        if self._gone is not None and (not reading or closing or lost):
+            self._gone.set()
+
+    def _end_request(self) -> None:
+        """Nothing more is to be done for the request at hand."""
+        if self._request is not None:
+            self._request.incoming = self._request = None
+        if self._gone is not None:
+            self._gone = None
+            self.stream.watch(None)
 
     # requests
 
@@ -128,6 +154,8 @@ class Conversation:
                 raise parser.failure
             try:
                 data = await self.stream.recv(READ)
+                if self.stream.flags[2]:  # closed by this side in between: it could not be answered
+                    return None
             except ClosedError:
                 if self._broken or not parser.in_head:  # nobody loses anything
                     return None
@@ -170,8 +198,7 @@ class Conversation:
         await self._send(request, response)
         if self._open and not self._body_over:
             await self._discard()
-        request.incoming = None
-        self._request = None
+        self._end_request()
         return None
 
     async def _upgrade(self, request: Request, route: Route) -> Response | Coroutine[Any, Any, object]:
@@ -179,8 +206,8 @@ class Conversation:
         self.stream.unread(self._parser.take_rest())
         result = await self._call(route, request)
         if isinstance(result, Response):
-            self._events.extend(self._parser.resume())
-            self._begin_body(request, route)
+            # a proxy in front may take the connection for a tunnel, whatever is answered: nothing more is read from it
+            self._body_over, request.keep_alive = True, False
         else:
             request.headers.pack()  # the channel keeps it
         return result  # type: ignore[no-any-return]  # as a route that upgrades promises
@@ -198,6 +225,11 @@ class Conversation:
             if isinstance(error, BadRequest):
                 return self._blame(error)
             self._report(error)
+            return Response.error(500)
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            self._report(error)  # something that the route waited for was cancelled, not the route
             return Response.error(500)
 
     # bodies
@@ -287,7 +319,7 @@ class Conversation:
             and (self._body_over or self._can_discard(request, response))
         )
         if self._cors is not None:
-            response.headers += self._cors.headers_for(request, response)
+            response = response.with_headers(self._cors.headers_for(request, response))
         try:
             head = self._heads.get(response, request, keep_alive)
         except Exception as error:  # fields that cannot be sent, or are no pairs of str
@@ -300,10 +332,12 @@ class Conversation:
             self._metrics.observe(request.method, response.status, time.monotonic() - self._asked)
         try:
             await send(self.stream, head, response.body)
-        except Exception as error:
-            if self._is_lost():
+        except (Exception, asyncio.CancelledError) as error:
+            if self._is_lost() or (isinstance(error, asyncio.CancelledError) and _is_cancelled()):
                 raise
-            if isinstance(error, ClosedError):  # what the body came from is gone
+            if isinstance(error, BadRequest):  # of a body that is read while the answer is sent
+                self._blame(error)
+            elif isinstance(error, ClosedError):  # what the body came from is gone
                 logger.warning(
                     "%s: the answer to %s %s broke off: %s",
                     self.stream.remote_address,
@@ -320,7 +354,8 @@ class Conversation:
     def _tell(self, response: Response) -> None:
         """Send an answer to what is no request."""
         assert isinstance(response.body, bytes)
-        self.stream.send(self._heads.get(response, None, False).data + response.body)
+        with contextlib.suppress(ClosedError):
+            self.stream.send(self._heads.get(response, None, False).data + response.body)
 
     def _is_lost(self) -> bool:
         """Whether nobody is there for an answer: the client went away, or the connection is somebody else's."""
@@ -335,7 +370,7 @@ class Conversation:
         headers = [("Connection", "close")] if error.status == 413 else []  # the rest is not worth reading
         return Response.error(error.status, error.reason, headers=headers)
 
-    def _report(self, error: Exception) -> None:
+    def _report(self, error: BaseException) -> None:
         """Count and log an error of a route."""
         failed = getattr(self.stream.owner, "failed", None)
         if failed is not None:
@@ -348,6 +383,8 @@ class Conversation:
     def _expire(self) -> None:
         """The client is too slow."""
         stream = self.stream
+        if self._phase == _IDLE and stream.queued[0]:  # a request came in this moment
+            return
         if self._phase in (_HEAD, _BODY):
             self._broken = True
             response = self._blame(BadRequest(408, "the request came too slowly"))
@@ -360,7 +397,13 @@ class Conversation:
     def _drain(self) -> None:
         """The server wants to end: so does a connection that waits."""
         self._draining = True
-        if self._phase == _IDLE:
+        if self._phase == _IDLE and not self.stream.queued[0]:
             self.stream.close()
         elif self._phase == _FRESH:
             self._deadline.set(min(self._deadline.due, self._deadline.now() + FRESH))
+
+
+def _is_cancelled() -> bool:
+    """Whether the task at hand was asked to end."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -11,7 +11,7 @@ const STAYED = 5000; // a connection that lasted as long was a good one: retries
 const TOGETHER = 300; // seconds between two messages of one person that need no second headline
 const ENTRIES = 600; // that the page keeps
 const UNSENT = 50; // messages that may wait for a connection
-const NORMAL = 1000; // the close code for somebody who said /quit
+const LEFT = 4000; // the close code for somebody who said /quit
 
 const DOORS = { tcp: "TCP", tls: "TLS", unix: "Unix", udp: "UDP", browser: "Browser", ws: "WebSocket" };
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
@@ -141,7 +141,7 @@ function connect() {
     if (opening === socket) heard(JSON.parse(message.data));
   };
   opening.onclose = (closing) => {
-    if (opening === socket) lost(closing.code === NORMAL);
+    if (opening === socket) lost(closing.code === LEFT);
   };
   show("connecting");
 }
@@ -261,7 +261,8 @@ function welcome(id, past) {
 function tellAway(past, missed, same) {
   const [from, until] = [awaySince ?? heardAt, Date.now()].map((time) => clock.format(time));
   const span = from === until ? from : `${from}–${until}`;
-  const forgotten = same ? Math.max(0, past.first - lastId - 1) : 0;
+  const last = past.said.at(-1)?.id ?? past.last;
+  const forgotten = same ? last - lastId - past.said.length : 0; // ids have no gaps
   const kept = missed ? counted(missed, "message") : "nothing was said";
   let text = `While you were away (${span}): ${kept}`;
   if (forgotten) text = `While you were away (${span}): ${counted(missed + forgotten, "message")}, of which the server has the last ${missed}`;
