@@ -3,12 +3,15 @@
 The house, from the ground up; a room imports only rooms above it in this list:
 
     errors, schemes, address, options, interfaces, clock     names: what everything else speaks about
-    _core        the native engine: hub, task driver, wires, packet ports, codecs, connections (imports errors only)
+    _core        the native engine: hub, task driver, wires, packet ports, codecs, connections, frames of WebSockets
+                 (imports errors only)
     codecs       messages in bytes, no I/O
-    protocols    what is said beside the messages, such as the PROXY header, no I/O
+    protocols    what is said beside the messages: PROXY header, HTTP/1.1, handshakes of WebSockets, no I/O
     transports   sockets of the operating system: resolve, dial, listen, TLS, packets, ancillary data, readiness
     client       connect, retry, reconnect, proxies
-    server       Service, limits, drain, groups
+    server       Service, limits, drain, groups, Switch
+    websocket    WebSockets: settings, client, channel; a handler as an ASGI application (imported on request)
+    web          Door, files, health, metrics, CORS, fetch; ASGI applications behind a door (imported on request)
     blocking     the same for threads and the interactive prompt (imported on request)
     discovery    announcing and finding servers on the local network (imported on request)
     tools        the command `portico`
@@ -155,13 +158,19 @@ _ON_DEMAND = {
 """What takes long to import and only some need, and where it is."""
 
 
+_PACKAGES = ("blocking", "discovery", "websocket")
+"""Parts whose names are used with theirs before: `portico.blocking.connect`."""
+
+
 def __getattr__(name: str) -> object:
-    """Import what is in `_ON_DEMAND` when it is asked for."""
+    """Import what is in `_ON_DEMAND` or `_PACKAGES` when it is asked for."""
+    import importlib
+
+    if name in _PACKAGES:
+        return importlib.import_module(f"portico.{name}")
     room = _ON_DEMAND.get(name)
     if room is None:
         raise AttributeError(f"module 'portico' has no attribute {name!r}")
-    import importlib
-
     value: object = getattr(importlib.import_module(room), name)
     globals()[name] = value
     return value

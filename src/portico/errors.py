@@ -7,7 +7,7 @@
     ├── ConnectError(ConnectionError)               attempts
     ├── TLSError(ConnectionError)                   address, hint
     ├── ClosedError(ConnectionError)                reason, code, clean
-    ├── EndOfStream(EOFError)                       partial
+    ├── EndOfStream(EOFError)                       partial, reason
     ├── MessageTooLarge(ValueError)                 size, limit
     ├── ProtocolError(ValueError)                   offset
     ├── LimitError(RuntimeError)                    limit
@@ -99,8 +99,11 @@ SHOWN_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One thing tried while connecting: which address, how far it came (`resolve`, `connect`, `proxy`, `tls`), and why
-    it ended."""
+    """One thing tried while connecting: which address, how far it came, and why it ended.
+
+    `stage` is `resolve` (looking up the name), `connect` (to one address of it), `proxy` (what was said to one, and a
+    PROXY header), `tls` (its handshake), or `handshake` (that of a WebSocket: `error` is a StatusError where the server
+    answered something else)."""
 
     address: object
     stage: str
@@ -145,12 +148,13 @@ class ClosedError(PorticoError, ConnectionError):
 
 
 class EndOfStream(PorticoError, EOFError):
-    """The peer ended its side; `partial` is what it sent of an unfinished message."""
+    """The peer ended its side; `partial` is what it sent of an unfinished message, `reason` what was expected of whom,
+    where there is more to say than that."""
 
-    def __init__(self, partial: bytes = b"") -> None:
+    def __init__(self, partial: bytes = b"", reason: str = "") -> None:
         what = f"end of stream after {len(partial)} bytes of an unfinished message" if partial else "end of stream"
-        super().__init__(what)
-        self.partial = partial
+        super().__init__(reason or what)
+        self.partial, self.reason = partial, reason
 
 
 class MessageTooLarge(PorticoError, ValueError):

@@ -30,6 +30,10 @@ async def ask_echo(port: int) -> None:
 
 async def ask_door(port: int) -> None:
     assert (await portico.fetch(f"http://127.0.0.1:{port}/hello/you")).text == "hello you\n"
+    await ask_door_chat(port)
+
+
+async def ask_door_chat(port: int) -> None:
     assert (await portico.fetch(f"http://127.0.0.1:{port}/healthz")).text == "ok\n"
     url = f"ws://127.0.0.1:{port}/chat"
     async with portico.connect(url, websocket=portico.WebSocketSettings()) as channel:
@@ -37,19 +41,31 @@ async def ask_door(port: int) -> None:
         assert await channel.recv() == "hello"
 
 
+async def ask_readme(port: int) -> None:
+    assert (await portico.fetch(f"http://127.0.0.1:{port}/")).text == "a page"
+    await ask_door_chat(port)
+
+
 async def ask_application(port: int) -> None:
     assert (await portico.fetch(f"http://127.0.0.1:{port}/api/hello/you")).json() == {"hello": "you"}
 
 
 @pytest.mark.parametrize(
-    ("page", "ask"),
-    [("docs/websocket.md", ask_echo), ("docs/web.md", ask_door), ("docs/asgi.md", ask_application)],
+    ("page", "marker", "ask"),
+    [
+        ("README.md", "door.files", ask_readme),
+        ("docs/websocket.md", "portico.run(", ask_echo),
+        ("docs/web.md", "portico.run(", ask_door),
+        ("docs/asgi.md", "portico.run(", ask_application),
+    ],
 )
 def test_the_program_of_a_page_does_what_it_says(
-    page: str, ask: Callable[[int], Coroutine[Any, Any, None]], tmp_path: Path
+    page: str, marker: str, ask: Callable[[int], Coroutine[Any, Any, None]], tmp_path: Path
 ) -> None:
+    (tmp_path / "public").mkdir()
+    (tmp_path / "public" / "index.html").write_text("a page")
     port = free_port()
-    with running(block(page, "portico.run(").replace("8000", str(port)), tmp_path, 1):
+    with running(block(page, marker).replace("8000", str(port)), tmp_path, 1):
         asyncio.run(asyncio.wait_for(ask(port), 20))
 
 

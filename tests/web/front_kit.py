@@ -57,11 +57,11 @@ class Front:
 
     async def rest(self) -> bytes:
         """All that comes until the end of the connection, which may be a reset."""
-        data, self._early = self._early, b""
+        pieces, self._early = [self._early], b""
         with contextlib.suppress(ConnectionResetError):
-            while more := await self.client.recv():
-                data += more
-        return data
+            while more := await self.client.recv(1 << 20):
+                pieces.append(more)
+        return b"".join(pieces)
 
     async def _more(self) -> None:
         more = await self.client.recv()

@@ -43,7 +43,7 @@ class Browser:
 
     async def answer(self, *, head: bool = False) -> Answer:
         """The next answer; `head`: it has no body, whatever its length says."""
-        raw = await self._until(b"\r\n\r\n")
+        raw = await self.until(b"\r\n\r\n")
         first, *lines = raw[:-4].decode("latin-1").split("\r\n")
         found = re.fullmatch(r"HTTP/1\.1 (\d{3}) (.*)", first)
         assert found, first
@@ -60,7 +60,7 @@ class Browser:
         if headers.get("transfer-encoding") == "chunked":
             assert "content-length" not in headers
             body = b""
-            while size := int(await self._until(b"\r\n"), 16):
+            while size := int(await self.until(b"\r\n"), 16):
                 body += (await self.exactly(size + 2))[:-2]
             assert await self.exactly(2) == b"\r\n"
             return body
@@ -68,7 +68,8 @@ class Browser:
             return await self.exactly(int(headers["content-length"]))
         return await self.rest()
 
-    async def _until(self, mark: bytes) -> bytes:
+    async def until(self, mark: bytes) -> bytes:
+        """What comes up to `mark` and with it."""
         while mark not in self._buffer:
             more = await self.client.recv()
             if not more:

@@ -57,7 +57,7 @@ async def test_the_scope_tells_the_request_as_it_was_sent() -> None:
         await client.send(
             b"PATCH /api/a%2Fb%20c?q=%20&r HTTP/1.1\r\nHost: Test\r\nX-B: 1\r\nx-a: \xe9\r\nX-B: 2\r\n\r\n"
         )
-        raw = await client._until(b"\r\n\r\n")
+        raw = await client.until(b"\r\n\r\n")
         assert raw.index(b"x-one: 1") < raw.index(b"set-cookie: a\r\nset-cookie: b")
         assert await client.exactly(4) == b"fine"
         (scope,) = seen

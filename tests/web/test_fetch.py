@@ -389,7 +389,7 @@ async def test_an_answer_that_comes_before_the_body_was_sent_counts() -> None:
         ({"body": "x", "json": 1}, "exclude"),
         ({"json": {1, 2}}, "cannot be written as JSON"),
         ({"json": float("nan")}, "cannot be written as JSON"),
-        ({"credentials": ("a:b", "c")}, "cannot hold ':'"),
+        ({"credentials": ("a:b", "c")}, "has a user without ':'"),
         ({"credentials": "a b"}, "bearer token"),
         ({"credentials": "token", "headers": {"authorization": "x"}}, "say the same"),
         ({"timeout": 0}, "more than 0"),

@@ -108,6 +108,25 @@ def test_a_second_route_at_the_same_place_is_refused() -> None:
     door.route(["GET", "PURGE"], "/other", nothing)
 
 
+def test_a_route_that_differs_in_the_names_of_parameters_alone_is_a_second_one() -> None:
+    async def function(request: portico.Request) -> str:
+        return "never"
+
+    door = portico.Door()
+    door.get("/rooms/{room}/{rest:path}", function)
+    door.websocket("/chat/{room}", function)
+    door.post("/rooms/{id}/{tail:path}", function)  # another method is another matter
+    door.head("/rooms/{id}/{tail:path}", function)  # in place of what GET does
+    door.get("/rooms/{room}", function)
+    for again in (
+        lambda: door.get("/rooms/{id}/{tail:path}", function),
+        lambda: door.head("/rooms/{room}/{rest:path}", function),
+        lambda: door.websocket("/chat/{id}", function),
+    ):
+        with pytest.raises(portico.ConfigurationError, match="already"):
+            again()
+
+
 def test_virtual_hosts() -> None:
     made = Router()
     hosts = [None, "chat.example.org", "*.example.org", "*.deep.example.org", "[::1]"]

@@ -218,6 +218,8 @@ class RequestParser(Generic[H]):
         if target[0] != "/" or "#" in target or "%00" in head.raw_path:
             _check_target(method, target, head)
         head.body_size = _check_framing(version, first)
+        if head.body_size is None and any(key_of(name) == _CODING and value[-1:] == b"\t" for name, value in raw):
+            raise BadRequest(400, "a tab behind Transfer-Encoding")  # llhttp would not take it for chunked then
         head.keep_alive = self._llhttp.should_keep_alive()
         if "expect" in first and version == "1.1":
             if first["expect"].lower() != b"100-continue":
@@ -275,6 +277,7 @@ class RequestParser(Generic[H]):
         return BadRequest(505 if "HTTP version" in reason else 400, reason[:1].lower() + reason[1:])
 
 
+_CODING = "transfer-encoding"
 _ONCE = frozenset(("host", "content-length", "transfer-encoding"))
 
 

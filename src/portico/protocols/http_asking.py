@@ -68,6 +68,8 @@ def redirected(address: Address, status: int, place: str) -> Address:
         if scheme.lower() not in ("http", "https", family, f"{family}s"):
             raise ProtocolError(f"{told}, which is no URL of {family} or {family}s")
         there = Address.parse(f"{family}{'s' * (scheme.lower() in SECURE)}:{rest}")
+        if there.is_wildcard or not there.port:
+            raise ProtocolError(f"{told}, where no server can be")
     except (AddressError, ValueError) as error:
         if isinstance(error, ProtocolError):
             raise

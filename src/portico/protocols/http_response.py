@@ -19,6 +19,9 @@ MAX_HEAD: Final = 16 * 1024
 FRAMING: Final = 8
 """Bytes of chunk headers that each byte of a chunked body may cost on average; a chunk of one byte costs 5."""
 
+MAX_REASON: Final = 200
+"""Letters of the reason that are kept: it is for people to read, and stands in errors."""
+
 _START: Final = b"HTTP/"  # llhttp takes RTSP and ICE, too
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET: Final = re.compile(r"[!-~]+")
@@ -161,7 +164,7 @@ class ResponseParser:
     def on_headers_complete(self) -> None:
         status, version = self._parser.get_status_code(), self._parser.get_http_version()
         headers, self._raw = Headers.from_wire(self._raw), []
-        reason, self._status = self._status.decode("latin-1"), b""
+        reason, self._status = _shown(self._status), b""
         if self.complete or self._refused is not None:
             return
         if version not in ("1.1", "1.0") or not 100 <= status <= 999:
@@ -187,3 +190,9 @@ class ResponseParser:
     def on_message_complete(self) -> None:
         if self.head is not None:
             self.complete = True
+
+
+def _shown(reason: bytes) -> str:
+    """Return a reason phrase without what would do something to a terminal or a log."""
+    text = reason[:MAX_REASON].decode("latin-1")
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)

@@ -104,29 +104,27 @@ def _sorted_out(headers: Fields) -> tuple[list[tuple[str, str]], list[str], int 
     return others, options, length
 
 
-async def send(stream: Stream, head: Head, body: bytes | AsyncIterable[bytes]) -> None:
+async def send(stream: Stream, head: Head, body: bytes) -> None:
     """Send an answer, and wait for room.
 
-    :raises ConfigurationError: the body is longer or shorter than its Content-Length
     :raises ClosedError: the connection was lost"""
-    if isinstance(body, bytes):
-        if not head.has_body:
-            await stream.send(head.data)
-        elif len(body) < JOINED:
-            await stream.send(head.data + body)
-        else:
-            stream.send(head.data)
-            await stream.send(body)
-        return
-    try:
+    if not head.has_body:
         await stream.send(head.data)
-        if head.has_body:
-            await _send_pieces(stream, head, body)
-    finally:
-        await drop(body)
+    elif len(body) < JOINED:
+        await stream.send(head.data + body)
+    else:
+        stream.send(head.data)
+        await stream.send(body)
 
 
-async def _send_pieces(stream: Stream, head: Head, pieces: AsyncIterable[bytes]) -> None:
+async def send_pieces(stream: Stream, head: Head, pieces: AsyncIterable[bytes]) -> None:
+    """Send an answer whose body comes in `pieces`; that of HEAD and the like is not asked for any.
+
+    :raises ConfigurationError: the body is longer or shorter than its Content-Length, or not of bytes
+    :raises ClosedError: the connection was lost"""
+    await stream.send(head.data)
+    if not head.has_body:
+        return
     left = head.length
     async for piece in pieces:
         if type(piece) is not bytes:

@@ -112,16 +112,11 @@ class HttpExchange:
             return
         if self._watching is None:
             self._watching = asyncio.get_running_loop().create_future()
-            self._stream.watch(self._look)
+            self._request.gone.call(self._stop_watching)
         await asyncio.shield(self._watching)
-
-    def _look(self) -> None:
-        if self._watching is not None and self._is_gone():
-            self._stop_watching()
 
     def _stop_watching(self) -> None:
         if self._watching is not None:
-            self._stream.watch(None)
             self._watching.set_result(None)
             self._watching = None
 

@@ -101,7 +101,7 @@ class WebSocketExchange:
                 return disconnect(NO_GOODBYE)
             if self._changed is None:
                 self._changed = asyncio.get_running_loop().create_future()
-                self._stream.watch(self._look)
+                self._request.gone.call(self._wake)
             await asyncio.shield(self._changed)
         return await self._next(self._channel)
 
@@ -145,7 +145,6 @@ class WebSocketExchange:
             subprotocols=() if subprotocol is None else (subprotocol,),
             headers=[*self._settings.fields, *header_items(message.get("headers") or ())],
         )
-        self._stop_watching()
         outcome = upgrade(self._request, self._found, settings)
         if isinstance(outcome, WebSocket):
             self._channel = outcome
@@ -181,20 +180,11 @@ class WebSocketExchange:
         reading, _, closing, lost = self._stream.flags
         return not reading or closing or lost
 
-    def _look(self) -> None:
-        if self._is_gone():
-            self._wake()
-
     def _wake(self) -> None:
         """Something has changed for who waits before the channel is there."""
-        self._stop_watching()
         changed, self._changed = self._changed, None
         if changed is not None:
             changed.set_result(None)
-
-    def _stop_watching(self) -> None:
-        if self._changed is not None:
-            self._stream.watch(None)
 
     def _ended(self, task: asyncio.Task[object]) -> None:
         """The app has ended; behind an accepted channel `_serve` says with what."""
@@ -202,7 +192,6 @@ class WebSocketExchange:
         if self._channel is not None:
             return
         error = None if task.cancelled() else task.exception()
-        self._stop_watching()
         if self._denial.complete or self._has_refused():
             if error is not None and not (self._left and isinstance(error, ClosedError)):
                 self._host.report(self._stream.owner, error)

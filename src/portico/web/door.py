@@ -210,20 +210,23 @@ class Door:
     def websocket(
         self,
         path: str,
-        handler: Callable[[Any], Any],
+        handler: F | None = None,
         *,
         host: str | None = None,
         websocket: "WebSocketSettings | None" = None,
-    ) -> None:
+    ) -> Any:
         """Let `handler(channel)` serve every WebSocket that is opened at `path`; a plain GET is answered with 426.
+        Without a handler this is a decorator.
 
         :param websocket: whom to let in, and how to speak; default: pages of the same origin, and whoever is no page.
         :raises ConfigurationError: a path or host that cannot be, or that has a WebSocket already"""
         from portico.web.accepting import accept
         from portico.websocket.settings import WebSocketSettings
 
+        if handler is None:
+            return functools.partial(self._decorate_websocket, path, host=host, websocket=websocket)
         settings = websocket or WebSocketSettings()
-        serve = handler
+        serve: Callable[[Any], Any] = handler
         if not is_async(handler):
             serve = ThreadedHandler(handler, self._max_threads)
             self._threaded.append(serve)
@@ -235,6 +238,11 @@ class Door:
             return serve(channel)  # type: ignore[no-any-return]  # an async function gives a coroutine
 
         self._add_upgrade(path, host, enter)
+        return handler
+
+    def _decorate_websocket(self, path: str, handler: F, **settings: Any) -> F:
+        self.websocket(path, handler, **settings)
+        return handler
 
     def files(
         self,
@@ -289,8 +297,7 @@ class Door:
 
         prefix = path.rstrip("/")
         entry = self._router.entry(prefix + "/{rest:path}", host)
-        if entry.whatever is not None:
-            raise ConfigurationError(f"{path} has something mounted already")
+        entry.check_free("whatever", "something mounted")
         mounted = AsgiHost(app, prefix, websocket)
         entry.whatever = Route(mounted.http, max_body)
         self._add_upgrade(prefix + "/{rest:path}", host, mounted.websocket)
@@ -298,6 +305,5 @@ class Door:
 
     def _add_upgrade(self, path: str, host: str | None, enter: Callable[[Request], Any]) -> None:
         entry = self._router.entry(path, host)
-        if entry.upgrade is not None:
-            raise ConfigurationError(f"{path} has a WebSocket already")
+        entry.check_free("upgrade", "a WebSocket")
         entry.upgrade = Route(enter, upgrades=True)

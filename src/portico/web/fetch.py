@@ -12,6 +12,7 @@ from portico.client.connect import Connecting, connect
 from portico.client.retry import Retry
 from portico.errors import ConfigurationError, LimitError, PorticoError, StatusError
 from portico.interfaces import Resolver
+from portico.protocols.http_asking import has_same_origin
 from portico.protocols.http_headers import Items
 from portico.transports.connection import Stream
 from portico.web.fetch_request import Asked, Body, Login, asked
@@ -65,7 +66,8 @@ def fetch(
     :param check: raise StatusError for 4xx and 5xx.
     :param max_redirects: how many redirects are followed; with 0 a redirect is the answer. A POST becomes a GET with
         301, 302 and 303; 307 and 308 keep method and body. Another origin gets neither credentials nor the headers
-        Authorization, Cookie and Host, nor the client certificate. From https to http none is followed.
+        Authorization, Cookie and Host, nor the client certificate. From https to http none is followed, nor from a Unix
+        socket to another server.
     :param max_size: bytes that the body may have; default: 16 MiB if it is awaited, no limit if it is streamed.
     :param timeout: seconds for everything up to the end of the body, redirects included; None for no end.
     :param tls: how to speak TLS with `https`; its `alpn` is http/1.1, whatever it says.
@@ -159,7 +161,7 @@ class Fetching:
                     f"{onward.address}; raise max_redirects, or fetch that URL",
                     "max_redirects",
                 )
-            if not request.has_origin_of(onward.address):
+            if not has_same_origin(request.address, onward.address):
                 connecting = connecting.to_others()
             request = onward
 

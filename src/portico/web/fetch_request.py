@@ -1,15 +1,14 @@
 """What `fetch` asks for: the request, checked at the call, and what a redirect makes of it. No I/O."""
 
-import base64
 import json as json_module
 import re
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import quote, urljoin
 
-from portico.address import SCHEMES, Address
-from portico.errors import AddressError, ConfigurationError, ProtocolError
+from portico.address import Address
+from portico.errors import ConfigurationError
+from portico.protocols.http_asking import PRIVATE, REDIRECTS, authority, authorization, has_same_origin, redirected
 from portico.protocols.http_headers import Items, pairs
 from portico.protocols.http_response import ResponseHead, request_head
 
@@ -18,9 +17,6 @@ __all__ = ["Asked", "Body", "Login", "asked"]
 Body = bytes | bytearray | memoryview | str | AsyncIterable[bytes] | None
 Login = tuple[str, str] | str | None
 
-REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})  # RFC 9110, section 15.4
-PRIVATE: Final = frozenset({"authorization", "cookie", "host", "proxy-authorization"})
-"""Header fields that are meant for one origin."""
 OF_BODY: Final = frozenset({"content-type", "content-length", "content-encoding", "content-language"})
 OF_CONNECTION: Final = frozenset(
     {"connection", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
@@ -28,8 +24,6 @@ OF_CONNECTION: Final = frozenset(
 """Header fields that say how the request is sent, which is decided here."""
 STANDARD: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
 WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})  # a server waits for one: RFC 9110, section 8.6
-LOCAL: Final = "localhost"
-"""The host that a server on a Unix socket is asked for."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class Asked:
 
         :raises ConfigurationError: header fields that cannot be"""
         names = {name.lower() for name, _ in self.headers}
-        items = [("Host", _authority(self.address))] if "host" not in names else []
+        items = [("Host", authority(self.address))] if "host" not in names else []
         items += self.headers
         for name, value in (("User-Agent", "portico"), ("Accept", "*/*"), ("Accept-Encoding", "identity")):
             if name.lower() not in names:
@@ -76,7 +70,7 @@ class Asked:
         place = head.headers.get("Location")
         if head.status not in REDIRECTS or place is None:
             return None
-        address = self._place(head.status, place)
+        address = redirected(self.address, head.status, place)
         method, headers, body = self.method, self.headers, self.body
         if (head.status == 303 and method != "HEAD") or (head.status in (301, 302) and method == "POST"):
             method, body = "GET", b""  # RFC 9110, sections 15.4.2 to 15.4.4
@@ -86,36 +80,9 @@ class Asked:
                 f"{self.address} answered {head.status} with {address}, and this body can be sent only once; "
                 "fetch that URL, or give the body as bytes"
             )
-        if not self.has_origin_of(address):
+        if not has_same_origin(self.address, address):
             headers = tuple(each for each in headers if each[0].lower() not in PRIVATE)
         return replace(self, address=address, method=method, headers=headers, body=body)
-
-    def has_origin_of(self, address: Address) -> bool:
-        """Whether `address` is of the same server: RFC 6454, section 4."""
-        return self.address.replace(path="/") == address.replace(path="/")
-
-    def _place(self, status: int, place: str) -> Address:
-        """Where a Location leads: RFC 9110, section 10.2.2."""
-        told = f"{self.address} answered {status} with {place[:200]!r}"
-        escaped = quote(place.encode("latin-1"), safe="%/:=&?~#+!$,;'@()*[]")
-        local = self.address.scheme == "http+unix"
-        base = f"http://{LOCAL}{self.address.path}" if local else str(self.address)
-        try:
-            joined = urljoin(base, escaped).partition("#")[0]
-            if joined.partition(":")[0].lower() not in ("http", "https"):
-                raise ProtocolError(f"{told}, which is no URL of http or https")
-            address = Address.parse(joined)
-            if address.is_wildcard or not address.port:
-                raise ProtocolError(f"{told}, where no server can be")
-        except (AddressError, ValueError) as error:
-            if isinstance(error, ProtocolError):
-                raise
-            raise ProtocolError(f"{told}, which is no URL that can be fetched") from error
-        if local and _authority(address) == LOCAL and address.scheme == "http":
-            return self.address.replace(path=address.path)
-        if self.address.scheme == "https" and address.scheme != "https":
-            raise ProtocolError(f"{told}: from https to http no redirect is followed; fetch that URL if it is right")
-        return address
 
 
 def asked(url: Address | str, method: str, headers: Items, body: Body, json: Any, credentials: Login) -> Asked:
@@ -138,7 +105,7 @@ def asked(url: Address | str, method: str, headers: Items, body: Body, json: Any
     if credentials is not None:
         if "authorization" in names:
             raise ConfigurationError("credentials= and a header 'Authorization' say the same; give one of them")
-        items.append(("Authorization", _authorization(credentials)))
+        items.append(("Authorization", authorization(credentials)))
     request = Asked(address, method, tuple(items), data)
     request.head()  # now, so that what cannot be sent is told at the call
     return request
@@ -182,23 +149,3 @@ def _check_length(items: list[tuple[str, str]], body: bytes | AsyncIterable[byte
         raise ConfigurationError(f"Content-Length is one number of bytes, not {', '.join(given)!r}")
     if isinstance(body, bytes) and int(given[0]) != len(body):
         raise ConfigurationError(f"Content-Length is {given[0]}, but the body has {len(body)} bytes; leave it out")
-
-
-def _authorization(credentials: tuple[str, str] | str) -> str:
-    """Write Authorization: RFC 7617 for a user and a password, RFC 6750 for a token."""
-    if isinstance(credentials, str):
-        if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", credentials):
-            raise ConfigurationError("credentials= is a user and a password as a pair, or a bearer token (RFC 6750)")
-        return f"Bearer {credentials}"
-    user, password = credentials
-    if ":" in user:
-        raise ConfigurationError("the user of credentials= cannot hold ':' (RFC 7617, section 2)")
-    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
-
-
-def _authority(address: Address) -> str:
-    """Write whom a request is for, as Host has it: RFC 9110, section 7.2. A scope means nothing to others."""
-    if address.scheme == "http+unix":
-        return LOCAL
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return host if address.port == SCHEMES[address.scheme].default_port else f"{host}:{address.port}"

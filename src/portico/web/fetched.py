@@ -124,9 +124,7 @@ class Exchange:
 
     def _cut_short(self, reason: str) -> EndOfStream:
         what = "before it had answered" if self._parser.head is None else "in the middle of its answer"
-        cut = EndOfStream()
-        cut.args = (f"{self.asked.address} was gone {what}: {reason}",)
-        return cut
+        return EndOfStream(reason=f"{self.asked.address} was gone {what}: {reason}")
 
     # sending
 

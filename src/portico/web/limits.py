@@ -1,4 +1,4 @@
-"""What a door allows its clients, and the one timer that holds them to it."""
+"""What a door allows its clients, the one timer that holds them to it, and what ends a wait for nothing."""
 
 import asyncio
 from collections.abc import Callable
@@ -88,3 +88,36 @@ class Deadline:
         elif self._expire is not None:
             self.due = inf
             self._expire()
+
+
+class Cut:
+    """Cancels what the task that made it waits for, when it is asked to; `take_back` afterwards, as asyncio.timeout
+    does, so that the task goes on."""
+
+    __slots__ = ("_asked", "_done", "_task")
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._asked = self._done = False
+
+    def ask(self) -> None:
+        """Cancel it soon; may be called at any time, within the task, too."""
+        if not self._asked:
+            self._asked = True
+            asyncio.get_running_loop().call_soon(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None:  # it waits then
+            self._done = True
+            self._task.cancel()
+
+    def take_back(self) -> bool:
+        """Let the task be; say whether it was cancelled by this and by nobody else. A second call does nothing."""
+        task, self._task = self._task, None
+        return task is not None and self._done and task.uncancel() == 0
+
+
+def is_cancelled() -> bool:
+    """Whether the task at hand was asked to end; else a CancelledError is that of something which it waited for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

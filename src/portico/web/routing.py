@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from portico.errors import ConfigurationError
@@ -32,7 +32,7 @@ class Route:
 class Entry:
     """What there is at one path pattern."""
 
-    __slots__ = ("methods", "pattern", "rest", "upgrade", "whatever")
+    __slots__ = ("methods", "pattern", "rest", "twins", "upgrade", "whatever")
 
     def __init__(self, pattern: str) -> None:
         self.pattern, self.rest = _parsed(pattern)
@@ -41,6 +41,22 @@ class Entry:
         """Answers every method that `methods` has not."""
         self.upgrade: Route | None = None
         """Answers those who ask for a WebSocket."""
+        self.twins: list[Entry] = []
+        """Those, this one included, that fit the same paths and have other names for their parameters."""
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Equal for patterns that fit the same paths."""
+        return (*(each if isinstance(each, str) else None for each in self.pattern), self.rest is not None)
+
+    def check_free(self, kind: Literal["upgrade", "whatever"], what: str) -> None:
+        """:raises ConfigurationError: something at the same paths is of that kind already"""
+        if any(getattr(twin, kind) is not None for twin in self.twins):
+            raise ConfigurationError(f"{self} has {what} already")
+
+    def __str__(self) -> str:
+        rest = [] if self.rest is None else [f"{{{self.rest}:path}}"]
+        return "/" + "/".join([*map(str, self.pattern), *rest])
 
     def add(self, methods: Iterable[str], route: Route) -> None:
         """Let `route` answer `methods`; GET answers HEAD, too, until something else does.
@@ -49,12 +65,15 @@ class Entry:
         for method in methods:
             if not _METHOD.fullmatch(method):
                 raise ConfigurationError(f'a method is a word such as "GET", not {method!r}')
-            known = self.methods.get(method)
-            if known is not None and not (method == "HEAD" and known is self.methods.get("GET")):
-                raise ConfigurationError(f"{method} of {'/'.join(map(str, self.pattern)) or '/'} has a route already")
+            for twin in self.twins:
+                known = twin.methods.get(method)
+                if known is not None and not (method == "HEAD" and known is twin.methods.get("GET")):
+                    raise ConfigurationError(f"{method} of {self} has a route already")
+                if known is not None:
+                    del twin.methods[method]
             self.methods[method] = route
-            if method == "GET":
-                self.methods.setdefault("HEAD", route)
+            if method == "GET" and not any("HEAD" in twin.methods for twin in self.twins):
+                self.methods["HEAD"] = route
 
     def match(self, segments: list[str]) -> dict[str, str] | None:
         """Return the parameters that the pattern finds in decoded `segments`, None where it does not fit."""
@@ -121,12 +140,13 @@ def _parsed(pattern: str) -> tuple[list[str | Param], str | None]:
 class Table:
     """The paths of one host: literal ones by name, the others in the order of how much they say."""
 
-    __slots__ = ("entries", "literal", "others")
+    __slots__ = ("_shapes", "entries", "literal", "others")
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
         self.literal: dict[str, Entry] = {}
         self.others: list[Entry] = []
+        self._shapes: dict[tuple[object, ...], list[Entry]] = {}
 
     def entry(self, pattern: str) -> Entry:
         """Return the entry of `pattern`, a new one where there is none.
@@ -134,7 +154,10 @@ class Table:
         :raises ConfigurationError: it is no pattern"""
         entry = self.entries.get(pattern)
         if entry is None:
-            entry = self.entries[pattern] = Entry(pattern)
+            entry = Entry(pattern)
+            entry.twins = self._shapes.setdefault(entry.shape, [])
+            entry.twins.append(entry)
+            self.entries[pattern] = entry
             if entry.rest is None and all(isinstance(each, str) for each in entry.pattern):
                 self.literal[pattern] = entry
             else:

@@ -5,15 +5,15 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import AsyncIterable, Coroutine
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from portico.errors import ClosedError, EndOfStream
 from portico.protocols.http11 import END, BadRequest, End, RequestParser
 from portico.transports.connection import Signal, Stream
-from portico.web.answering import CONTINUE, Heads, drop, send
-from portico.web.limits import Deadline, HttpLimits
+from portico.web.answering import CONTINUE, Head, Heads, drop, send, send_pieces
+from portico.web.limits import Cut, Deadline, HttpLimits, is_cancelled
 from portico.web.request import Request, too_large
 from portico.web.response import Response
 from portico.web.routing import Route, Router
@@ -47,6 +47,7 @@ class Conversation:
         "_body_over",
         "_broken",
         "_cors",
+        "_cut",
         "_deadline",
         "_draining",
         "_events",
@@ -65,6 +66,7 @@ class Conversation:
         "_served",
         "_stage",
         "_wants_continue",
+        "_watched",
         "stream",
     )
 
@@ -89,6 +91,8 @@ class Conversation:
         self._open = True
         self._draining = False
         self._gone: Signal | None = None
+        self._cut: Cut | None = None
+        self._watched = False
         self._broken = False  # the client's body did not come whole: it is to blame for what the route raises
         self._stage = _UNANSWERED
 
@@ -120,22 +124,31 @@ class Conversation:
         """Happens when the client of the request at hand goes away, or ends its side."""
         if self._gone is None:
             self._gone = Signal()
-            self._look()
-            if not self._gone:
-                self.stream.watch(self._look)
+            self._watch()
         return self._gone
+
+    def _watch(self) -> None:
+        """Notice what becomes of the connection from here on."""
+        self._look()
+        if not self._watched:
+            self._watched = True
+            self.stream.watch(self._look)
 
     def _look(self) -> None:
         reading, _, closing, lost = self.stream.flags
-        if self._gone is not None and (not reading or closing or lost):
+        if self._gone is not None and not self._gone and (not reading or closing or lost):
             self._gone.set()
+        if self._cut is not None and (closing or lost):
+            self._cut.ask()
 
     def _end_request(self) -> None:
         """Nothing more is to be done for the request at hand."""
         if self._request is not None:
-            self._request.incoming = self._request = None
-        if self._gone is not None:
-            self._gone = None
+            self._request.incoming = None
+            self._request = None
+        self._gone = None
+        if self._watched:
+            self._watched = False
             self.stream.watch(None)
 
     # requests
@@ -183,6 +196,8 @@ class Conversation:
         upgrades = isinstance(route, Route) and route.upgrades
         if request.upgrade and not upgrades:
             self._events.extend(self._parser.resume())
+            if "websocket" in request.headers.tokens("upgrade"):
+                request.keep_alive = False  # as after one that is refused
         self._begin_body(request, route)
         response = None if self._cors is None else self._cors.preflight(request)
         if response is None:
@@ -227,7 +242,7 @@ class Conversation:
             self._report(error)
             return Response.error(500)
         except asyncio.CancelledError as error:
-            if _is_cancelled():
+            if is_cancelled():
                 raise
             self._report(error)  # something that the route waited for was cancelled, not the route
             return Response.error(500)
@@ -331,9 +346,12 @@ class Conversation:
         if self._metrics is not None:
             self._metrics.observe(request.method, response.status, time.monotonic() - self._asked)
         try:
-            await send(self.stream, head, response.body)
+            if isinstance(response.body, bytes):
+                await send(self.stream, head, response.body)
+            else:
+                await self._stream(head, response.body)
         except (Exception, asyncio.CancelledError) as error:
-            if self._is_lost() or (isinstance(error, asyncio.CancelledError) and _is_cancelled()):
+            if self._is_lost() or (isinstance(error, asyncio.CancelledError) and is_cancelled()):
                 raise
             if isinstance(error, BadRequest):  # of a body that is read while the answer is sent
                 self._blame(error)
@@ -342,7 +360,7 @@ class Conversation:
                     "%s: the answer to %s %s broke off: %s",
                     self.stream.remote_address,
                     request.method,
-                    request.path,
+                    request.raw_path,
                     error,
                 )
             else:
@@ -350,6 +368,25 @@ class Conversation:
             self._open = False
             self.stream.abort()  # so that half an answer does not look whole
         self._stage = _ANSWERED
+
+    async def _stream(self, head: Head, body: AsyncIterable[bytes]) -> None:
+        """Send an answer in pieces. What they wait for is cut off when the connection is over, for nobody would notice.
+
+        :raises ClosedError: the connection was lost"""
+        self._cut = cut = Cut()
+        try:
+            try:
+                self._watch()
+                await send_pieces(self.stream, head, body)
+            except asyncio.CancelledError:
+                if cut.take_back():
+                    raise self.stream.closed_error() from None
+                raise
+            finally:
+                self._cut = None
+                cut.take_back()
+        finally:
+            await drop(body)
 
     def _tell(self, response: Response) -> None:
         """Send an answer to what is no request."""
@@ -384,6 +421,7 @@ class Conversation:
         """The client is too slow."""
         stream = self.stream
         if self._phase == _IDLE and stream.queued[0]:  # a request came in this moment
+            self._deadline.set(self._deadline.now() + self._limits.head_timeout)
             return
         if self._phase in (_HEAD, _BODY):
             self._broken = True
@@ -399,11 +437,5 @@ class Conversation:
         self._draining = True
         if self._phase == _IDLE and not self.stream.queued[0]:
             self.stream.close()
-        elif self._phase == _FRESH:
+        elif self._phase in (_FRESH, _IDLE):
             self._deadline.set(min(self._deadline.due, self._deadline.now() + FRESH))
-
-
-def _is_cancelled() -> bool:
-    """Whether the task at hand was asked to end."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0

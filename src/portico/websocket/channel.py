@@ -13,7 +13,7 @@ from portico.transports.connection import Channel, Stream
 
 if TYPE_CHECKING:
     from portico._core.frames import Frames
-    from portico.protocols.http11 import RequestHead
+    from portico.web.request import Request
     from portico.websocket.face import BlockingWebSocket
 
 __all__ = ["WebSocket"]
@@ -32,13 +32,13 @@ class WebSocket(WebSocketBase, Channel[str | bytes]):
     is a connection that ends without a closing handshake (1006). What breaks the rules of the protocol, is too large or
     not UTF-8 is an error of `recv` after all that came before it, and the peer is told by close codes 1002, 1009, 1007.
 
-    :ivar request: the request that it began with (a server's), else None.
+    :ivar request: the request that it began with; of a client it is None, which the type does not say.
     :ivar subprotocol: the one that both sides chose, or None.
     :ivar data: what `authorize` attached."""
 
     __slots__ = ()
 
-    request: "RequestHead | None" = None
+    request: "Request" = None  # type: ignore[assignment]  # of a server it is there, and handlers are spared a check
     subprotocol: str | None = None
     data: Any = None
     _sends_fragments = False
@@ -49,7 +49,7 @@ class WebSocket(WebSocketBase, Channel[str | bytes]):
         frames: "Frames",
         *,
         scheme: str | None = None,
-        request: "RequestHead | None" = None,
+        request: Any = None,
         subprotocol: str | None = None,
         data: Any = None,
     ) -> None:

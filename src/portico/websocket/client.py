@@ -115,8 +115,8 @@ class Opening:
         except ProtocolError as error:
             raise ProtocolError(f"{self.address} does not answer as a web server does: {error}") from error
         except EndOfStream as error:
-            error.args = (f"{self.address} hung up before it had answered; check that it is a web server",)
-            raise
+            told = f"{self.address} hung up before it had answered; check that it is a web server"
+            raise EndOfStream(reason=told) from error
         if parser.head.status == 101:
             stream.unread(parser.rest)
             return self._upgraded(stream, offer, parser.head)

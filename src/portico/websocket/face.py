@@ -10,7 +10,7 @@ from portico.transports.faces import BlockingChannel
 from portico.websocket.channel import WebSocket
 
 if TYPE_CHECKING:
-    from portico.protocols.http11 import RequestHead
+    from portico.web.request import Request
 
 __all__ = ["BlockingWebSocket"]
 
@@ -25,8 +25,8 @@ class BlockingWebSocket(BlockingChannel[str | bytes]):
         super().__init__(connection, loop)
 
     @property
-    def request(self) -> "RequestHead | None":
-        """The request that it began with (a server's), else None."""
+    def request(self) -> "Request":
+        """The request that it began with; of a client it is None."""
         return self.connection.request
 
     @property
