@@ -1,4 +1,4 @@
-"""Bad days of opening handshakes: offers and answers made to cost, requests behind refusals, who vanishes, who is slow."""
+"""Bad days of opening handshakes: offers and answers made to cost, who vanishes, who is slow, who says odd things."""
 
 import asyncio
 import time
@@ -110,7 +110,10 @@ async def test_a_redirect_to_where_nobody_can_be_is_refused(place: str) -> None:
 
 @scenario()
 async def test_a_server_that_hangs_up_is_named() -> None:
-    async with playing("") as server:
+    async def hang_up(peer: Any) -> None:
+        return
+
+    async with playing(hang_up) as server:
         with pytest.raises(ConnectError, match="hung up before it had answered") as caught:
             await portico.connect(server.address)
         error = caught.value.attempts[0].error

@@ -87,6 +87,8 @@ cdef class Connection(Sender):
             self.cause = error
         self.drop_output()
         self.stop_reading(ENDED if self.cause is None and not self.closing else CLOSED)
+        if self.watcher is not None:        # the end of reading may have been told of before
+            self.watcher()
         self.wake_waiters()
         owner, self.owner = self.owner, None
         if owner is not None:

@@ -274,6 +274,8 @@ cdef class WebSocketBase(FrameReader):
         if self.close_received:
             return self.goodbye()
         if self.cause is None and self.successor is None and self.failure is not None:
+            if isinstance(self.failure, ClosedError):       # told anew, as errors keep where they were raised
+                return ClosedError(self.failure.reason, code=self.failure.code)
             error = ClosedError(f"the WebSocket is closed: {self.failure}", code=self.closing_code)
             error.__cause__ = self.failure
             return error

@@ -187,7 +187,7 @@ class Server:
         :raises ResolveError: a name is unknown"""
         before = _current.set(self)  # listeners hand their context on to handlers
         try:
-            for handler in dict.fromkeys(spec.handler for spec in self.service.specs):
+            for handler in {id(spec.handler): spec.handler for spec in self.service.specs}.values():
                 if isinstance(handler, Lifespan):
                     await handler.startup()
                     self._lifespans.append(handler)

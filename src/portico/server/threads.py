@@ -51,6 +51,12 @@ class Threads:
                         self._waiting.remove(job)
                         raise
 
+    def take_back(self, job: "Job") -> bool:
+        """Forget a job that nobody waits for any more; False: it runs already."""
+        with self._changed, contextlib.suppress(ValueError):
+            self._waiting.remove(job)
+        return job.withdraw()
+
     def _work(self) -> None:
         while True:
             with self._changed:
@@ -123,7 +129,7 @@ async def run_in(threads: Threads, call: "functools.partial[Any]", give_up: Call
         result = await job.result
     except asyncio.CancelledError:
         give_up()
-        if not job.withdraw():
+        if not threads.take_back(job):
             await job.ended
         raise
     if inspect.isawaitable(result) or inspect.isasyncgen(result) or inspect.isgenerator(result):

@@ -96,8 +96,8 @@ def _sorted_out(headers: Fields) -> tuple[list[tuple[str, str]], list[str], int 
             options += ["close" if option.lower() == "close" else option for option in found if option]
             options = [option for option in options if option.lower() != "keep-alive"]
         elif key == "content-length":
-            if not (value.isascii() and value.isdigit()):
-                raise ConfigurationError(f"Content-Length is a number, not {value!r}")
+            if not (isinstance(value, str) and value.isascii() and value.isdigit()):
+                raise ConfigurationError(f"Content-Length is a number written as text, not {value!r}")
             length = int(value)
         elif key not in _OURS:
             others.append((name, value))

@@ -1,5 +1,6 @@
 """`Door`: a small HTTP front, with just what sockets need: routes, files, health, metrics, WebSocket, mounted apps."""
 
+import asyncio
 import functools
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -92,6 +93,7 @@ class Door:
         self._lifespans: list[Lifespan] = []  # of what is mounted
         self._started: list[Lifespan] = []
         self._servers = 0
+        self._turn = asyncio.Lock()  # to start, or to end
 
     # serving
 
@@ -114,12 +116,13 @@ class Door:
     async def startup(self) -> None:
         """Start what is mounted, once for all servers of this door; they call this."""
         self._servers += 1
-        if self._servers > 1:
-            return
+        if self._servers == 1 and not self._turn.locked():
+            self._turn = asyncio.Lock()  # of this loop
         try:
-            for each in self._lifespans:
-                await each.startup()
-                self._started.append(each)
+            async with self._turn:
+                for each in self._lifespans[len(self._started) :]:
+                    await each.startup()
+                    self._started.append(each)
         except BaseException:
             await self.shutdown()
             raise
@@ -133,8 +136,9 @@ class Door:
         self._threads = Threads(self._max_threads)
         for handler in self._threaded:
             handler.close()
-        while self._started:
-            await self._started.pop().shutdown()
+        async with self._turn:
+            while self._started and not self._servers:
+                await self._started.pop().shutdown()
 
     # routes
 

@@ -94,7 +94,7 @@ def asked(url: Address | str, method: str, headers: Items, body: Body, json: Any
     method = method.upper() if method.upper() in STANDARD else method
     if method.upper() == "CONNECT":
         raise ConfigurationError("CONNECT is for proxies; give one as proxy= instead")
-    items = pairs(headers)
+    items = [(name, str(value)) for name, value in pairs(headers)]
     names = {name.lower() for name, _ in items}
     if wrong := names & OF_CONNECTION:
         raise ConfigurationError(f"the header {min(wrong).title()!r} is fetch's own business; leave it out")

@@ -77,7 +77,7 @@ class Health:
         try:
             return await job.result
         finally:
-            job.withdraw()
+            self._threads.take_back(job)
 
 
 def _name(check: object) -> str:
