@@ -32,14 +32,19 @@ def interrupt_when_it_waits():
             if names[0] == "_wait":
                 break
             time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGINT)
+        while not over.is_set():  # a signal right before the wait begins is seen only when that ends
+            os.kill(os.getpid(), signal.SIGINT)
+            over.wait(1)
+    over = threading.Event()
     threading.Thread(target=look).start()
+    return over
 
 def interrupted(call):
-    interrupt_when_it_waits()
+    over = interrupt_when_it_waits()
     try:
         call()
     except KeyboardInterrupt:
+        over.set()
         return
     raise AssertionError("not interrupted")
 """

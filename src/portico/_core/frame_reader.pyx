@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 from .channel cimport ChannelBase
 from .connection cimport BATCH, OPEN, PIECE, WITH_CONTROL, Connection, Failure, NEXT, ReadState, Recv
 from .frames cimport (BINARY, CONTINUATION, CONTROL_SIZE, FIN, NOT_UTF8, POLICY, PONG, PROTOCOL_BROKEN, RESERVED, RSV1, TEXT,
-                      TOO_BIG, Frames, portico_frame,
+                      TOO_BIG, UNSUPPORTED, Frames, portico_frame,
                       portico_frame_head, portico_mask, portico_rotated, portico_utf8_goes_on, portico_utf8_rest)
 from .ring cimport Slot, ring_pop
 
@@ -24,7 +24,7 @@ cdef extern from "Python.h":
     void* PyUnicode_DATA(PyObject* text) noexcept
 
 cdef enum:
-    COMMIT = 16             # memory is set aside for at most that many times as much as has come; untouched, it costs none
+    COMMIT = 64             # memory is set aside for at most that many times as much as has come; untouched, it costs none
     MAX_ENDS = 8            # final blocks in one message; nobody sends more than one
     PIECE_SIZE = 16 * 1024  # bytes that are worth a piece while nobody waits for one
     DEFLATE_SLACK = 1024    # bytes by which deflating may make a message longer, beside 1 in 1000
@@ -155,6 +155,9 @@ cdef class FrameReader(ChannelBase):
         """Take up a data frame within its message; return 1 where that becomes too large."""
         cdef Py_ssize_t limit = self.frames.max_size
         self.final = frame.first & FIN != 0
+        if opcode and self.frames.only and opcode != self.frames.only and not self.closing:
+            return self.break_off(UNSUPPORTED, ProtocolError(
+                f"a {'text' if opcode == TEXT else 'binary'} message came where only the other kind is taken"))
         if opcode:
             self.opcode = opcode
             self.compressed = frame.first & RSV1 != 0

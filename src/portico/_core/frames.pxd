@@ -31,6 +31,7 @@ cdef enum:
     CONTROL_SIZE = 125      # bytes of a control frame's payload, at most
     FRAME_HEAD = 14
     PROTOCOL_BROKEN = 1002  # RFC 6455 section 7.4.1
+    UNSUPPORTED = 1003
     NOT_UTF8 = 1007
     POLICY = 1008
     TOO_BIG = 1009
@@ -42,6 +43,7 @@ cdef class Frames(Codec):
     cdef readonly Py_ssize_t max_fragments, threshold
     cdef readonly double ping_interval, ping_timeout    # seconds; INFINITY: none
     cdef readonly object deflate
+    cdef int only                       # the opcode of the messages that are taken; 0: both
     cdef int level, memory_level, out_bits, in_bits
     cdef bint out_takeover, in_takeover
     cdef object lone                    # the compressor of messages that stand alone, while nobody uses it

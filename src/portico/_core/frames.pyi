@@ -1,4 +1,4 @@
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -33,6 +33,7 @@ class Frames(Codec[str | Buffer]):
         max_size: int = 1048576,
         max_fragments: int = 16384,
         memoryviews: bool = False,
+        only: Literal["text", "binary"] | None = None,
         deflate: _Agreed | None = None,
         ping_interval: float | None = 20.0,
         ping_timeout: float | None = 20.0,

@@ -82,13 +82,14 @@ cdef class Frames(Codec):
     :param max_size: bytes of a message, both ways (1 MiB), after inflating.
     :param max_fragments: frames that one message may come in (16384).
     :param memoryviews: binary messages arrive as memoryview.
+    :param only: "text" or "binary": the other kind is refused with 1003; None: both are taken.
     :param deflate: what was agreed of permessage-deflate: `server_no_context_takeover`, `client_no_context_takeover`,
         `server_max_window_bits`, `client_max_window_bits`, and `settings` with `level`, `memory_level`, `threshold`.
     :param ping_interval: seconds between two pings of ours (20); None: none are sent.
     :param ping_timeout: seconds in which something must come after a ping (20); None: no end."""
 
     def __init__(self, *, bint client=False, max_size=DEFAULT_MAX_SIZE, max_fragments=1 << 14, bint memoryviews=False,
-                 deflate=None, ping_interval=20.0, ping_timeout=20.0):
+                 only=None, deflate=None, ping_interval=20.0, ping_timeout=20.0):
         super().__init__(max_size)
         if max_fragments < 1:
             raise ValueError(f"max_fragments must be at least 1, not {max_fragments}")
@@ -96,6 +97,7 @@ cdef class Frames(Codec):
         self.client = client
         self.max_fragments = max_fragments
         self.memoryviews = memoryviews
+        self.only = {None: 0, "text": TEXT, "binary": BINARY}[only]
         self.ping_interval = INFINITY if ping_interval is None else ping_interval
         self.ping_timeout = INFINITY if ping_timeout is None else ping_timeout
         self.deflate = deflate
@@ -113,7 +115,7 @@ cdef class Frames(Codec):
 
     def __repr__(self):
         return (f"Frames(client={self.client}, max_size={self.max_size}, max_fragments={self.max_fragments}, "
-                f"memoryviews={self.memoryviews}, deflate={self.deflate!r}, ping_interval={self.ping_interval:g}, "
+                f"memoryviews={self.memoryviews}, only={self.only}, deflate={self.deflate!r}, ping_interval={self.ping_interval:g}, "
                 f"ping_timeout={self.ping_timeout:g})")
 
     def encode(self, message, compress=None):

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from portico.errors import ConfigurationError
 from portico.protocols import http_headers
@@ -44,6 +44,8 @@ class WebSocketSettings:
         Compressed ones count as expanded.
     :param max_fragments: frames that one message may come in.
     :param memoryviews: give binary messages as `memoryview`, without a copy.
+    :param only: "text" or "binary" where messages of the other kind are not understood: one that comes ends the
+        connection with code 1003. Default: both are taken.
     :param ping_interval: seconds between pings, 20; None: none are sent.
     :param ping_timeout: seconds that a pong may take, 20, before the connection is given up; None: any time.
 
@@ -71,6 +73,7 @@ class WebSocketSettings:
     max_size: int = 1 << 20
     max_fragments: int = 1 << 14
     memoryviews: bool = False
+    only: Literal["text", "binary"] | None = None
     ping_interval: float | None = 20.0
     ping_timeout: float | None = 20.0
     origins: OriginRule | None = None
@@ -113,6 +116,8 @@ class WebSocketSettings:
     def _check_numbers(self) -> None:
         if self.deflate is not None and not isinstance(self.deflate, Deflate):
             raise ConfigurationError(f"deflate={self.deflate!r} must be a Deflate, or None for no compression")
+        if self.only not in (None, "text", "binary"):
+            raise ConfigurationError(f"only={self.only!r} must be 'text', 'binary' or None for both")
         for name, least in (("max_size", 1), ("max_fragments", 1), ("max_redirects", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
@@ -148,7 +153,14 @@ class WebSocketSettings:
     def frames(self, client: bool, agreed: Agreed | None) -> "Frames":
         """Return the codec of messages for that side and that outcome of the negotiation, the same one each time."""
         return _frames(
-            client, self.max_size, self.max_fragments, self.memoryviews, self.ping_interval, self.ping_timeout, agreed
+            client,
+            self.max_size,
+            self.max_fragments,
+            self.memoryviews,
+            self.only,
+            self.ping_interval,
+            self.ping_timeout,
+            agreed,
         )
 
 
@@ -158,6 +170,7 @@ def _frames(
     max_size: int,
     max_fragments: int,
     memoryviews: bool,
+    only: Literal["text", "binary"] | None,
     ping_interval: float | None,
     ping_timeout: float | None,
     agreed: Agreed | None,
@@ -169,6 +182,7 @@ def _frames(
         max_size=max_size,
         max_fragments=max_fragments,
         memoryviews=memoryviews,
+        only=only,
         deflate=agreed,
         ping_interval=ping_interval,
         ping_timeout=ping_timeout,
