@@ -232,3 +232,16 @@ async def test_the_reason_that_the_peer_is_told_is_whole_utf8() -> None:
         for close in await ends.sent():
             assert 3 <= len(close.payload) <= 125 and struct.unpack(">H", close.payload[:2])[0] >= 1002
             close.payload[2:].decode()
+
+
+@pytest.mark.parametrize(("only", "fine", "other"), [("text", TEXT, BINARY), ("binary", BINARY, TEXT)])
+@fed
+async def test_messages_of_a_kind_that_is_not_taken_are_refused_with_1003(only: str, fine: int, other: int) -> None:
+    ends = Fed(only=only)
+    ends.frame(fine, b"one")
+    ends.frame(other, b"two")
+    one, error = await ends.received()
+    assert one in ("one", b"one") and isinstance(error, portico.ProtocolError)
+    assert [close_code(each) for each in await ends.sent()] == [1003]
+    with pytest.raises(portico.ConfigurationError, match="only="):
+        portico.WebSocketSettings(only="both")  # type: ignore[arg-type]  # that is the point

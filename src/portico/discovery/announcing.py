@@ -154,7 +154,7 @@ def _mapped(error: BaseException, name: str) -> BaseException:
 async def _doors(what: Announced, service_type: str) -> list[Address]:
     """Return the numeric addresses that are announced under that type; loopback ones only where there are no others."""
     if isinstance(what, Server):
-        given = _listened(what)
+        given = listened(what)
     else:
         given = [Address.parse(each) for each in ([what] if isinstance(what, Address | str) else what)]
     fitting = [each for each in given if names.is_for(each.scheme, service_type)]
@@ -169,7 +169,7 @@ async def _doors(what: Announced, service_type: str) -> list[Address]:
     return [each for each in numeric if not each.is_loopback] or numeric
 
 
-def _listened(server: Server) -> list[Address]:
+def listened(server: Server) -> list[Address]:
     """Return the addresses of a server; every interface has no host where one socket serves IPv4, too."""
     return [
         each.replace(host="") if each.host == "::" and not listener.spec.address.host else each

@@ -5,6 +5,7 @@ import contextlib
 from typing import Final
 
 from portico.discovery import Found, announce, browse
+from portico.discovery.announcing import listened
 from portico.errors import PorticoError
 from portico.server.service import Server
 from portico.tools.chat import clean
@@ -23,9 +24,8 @@ SETTLE: Final = 0.5
 
 async def announce_chat(server: Server, name: str) -> None:
     """Announce the doors of a chat until its server drains, and say so."""
-    spoken = [
-        each for each in server.addresses if each.scheme != "http"
-    ]  # the page is for browsers, which browse no DNS-SD
+    # the page is for browsers, which browse no DNS-SD
+    spoken = [each for each in listened(server) if each.scheme != "http"]
     try:
         async with announce(spoken, CHAT_TYPE, name=name) as known:
             where = f"on {', '.join(known.interfaces)}"
