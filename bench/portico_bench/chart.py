@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -44,6 +45,8 @@ COLOURS = {
     "uvicorn-memory": "#a9c492",
 }
 TITLES = {server.name: server.title for server in SERVER_LIST}
+TITLE_WIDTH = 42
+"""Letters in a line of a panel's title: longer ones would run into the next panel."""
 
 
 def draw(results: Results, path: Path) -> None:
@@ -139,4 +142,4 @@ def _panel(axes: Axes, workload: Workload, bars: list[tuple[str, float | None, s
         title = workload.title if cut == float("inf") else f"{workload.title} (cut at {cut})"
         if workload.reference != "c":
             title += f" (1: {TITLES[workload.reference]})"
-    axes.set_title(title, fontsize=10, loc="left", weight="bold")
+    axes.set_title(textwrap.fill(title, TITLE_WIDTH), fontsize=10, loc="left", weight="bold")
