@@ -12,3 +12,23 @@ def need_program(name: str) -> str:
     if found is None:
         (pytest.fail if os.environ.get("PORTICO_REQUIRE_PEERS") else pytest.skip)(f"{name} is not installed")
     return found
+
+
+def nginx_settings(http: str) -> str:
+    """Return settings of nginx, to be formatted: `http` in its block, and all that it writes within `folder`."""
+    return f"""
+daemon off;
+master_process off;
+pid {{folder}}/pid;
+error_log {{folder}}/error.log;
+events {{{{ }}}}
+http {{{{
+    access_log off;
+    client_body_temp_path {{folder}}/body;
+    proxy_temp_path {{folder}}/proxy;
+    fastcgi_temp_path {{folder}}/fastcgi;
+    uwsgi_temp_path {{folder}}/uwsgi;
+    scgi_temp_path {{folder}}/scgi;
+    {http}
+}}}}
+"""

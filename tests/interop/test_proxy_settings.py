@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from peers import need_program
+from peers import need_program, nginx_settings
 from server.support import scenario
 
 import portico
@@ -16,25 +16,12 @@ from .test_proxies import program
 
 PAGE = Path(__file__).parents[2] / "docs" / "websocket.md"
 
-NGINX = """
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log {folder}/error.log;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+NGINX = nginx_settings("""
     server {{
         listen 127.0.0.1:{port};
         {settings}
     }}
-}}
-"""
+""")
 
 
 def settings(name: str) -> str:

@@ -12,7 +12,7 @@ import picows
 import pytest
 import websockets
 from aiohttp import web
-from peers import need_program
+from peers import need_program, nginx_settings
 from server.support import echo, scenario
 from websockets.asyncio.client import connect as websockets_connect
 from websockets.asyncio.server import serve as websockets_serve
@@ -231,19 +231,7 @@ async def test_their_library_sees_our_close_codes() -> None:
             assert (theirs.close_code, theirs.close_reason) == (4002, "from €")
 
 
-NGINX = """
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log {folder}/error.log;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+NGINX = nginx_settings("""
     server {{
         listen 127.0.0.1:{port};
         location / {{
@@ -254,8 +242,7 @@ http {{
             proxy_set_header Host $http_host;
         }}
     }}
-}}
-"""
+""")
 
 
 @EACH

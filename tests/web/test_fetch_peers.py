@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from interop.support import sample, unused_port
 from interop.test_proxies import microsocks, program, tinyproxy
-from peers import need_program
+from peers import need_program, nginx_settings
 from server.support import Certificates, certificates, scenario
 
 import portico
@@ -17,19 +17,7 @@ from .fetch_kit import OK, playing, python_server
 
 __all__ = ["certificates"]
 
-NGINX = """
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log {folder}/error.log;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+NGINX = nginx_settings("""
     server {{
         listen 127.0.0.1:{port};
         listen 127.0.0.1:{secure} ssl;
@@ -45,8 +33,7 @@ http {{
         location /taken {{ return 200 "$content_type $content_length"; }}
         location /private {{ auth_basic "door"; auth_basic_user_file {folder}/users; }}
     }}
-}}
-"""
+""")
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from interop.support import unused_port
 from interop.test_proxies import program
-from peers import need_program
+from peers import need_program, nginx_settings
 from server.support import scenario
 
 import portico
@@ -174,12 +174,7 @@ def test_trailers_change_nothing() -> None:
 
 # behind real proxies, which keep their connections to the door open for the requests of others
 
-NGINX = """
-daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log; events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+NGINX = nginx_settings("""
     upstream door {{ server 127.0.0.1:{behind}; keepalive 1; }}
     server {{
         listen 127.0.0.1:{port};
@@ -191,8 +186,7 @@ http {{
         location /smuggled {{ return 403; }}
         location / {{ proxy_pass http://door; }}
     }}
-}}
-"""
+""")
 
 HAPROXY = """
 defaults

@@ -7,7 +7,7 @@ from typing import Any
 
 from interop.support import unused_port
 from interop.test_proxies import program
-from peers import need_program
+from peers import need_program, nginx_settings
 from server.support import Certificates, certificates, echo, scenario
 
 import portico
@@ -18,19 +18,7 @@ from .support import failure
 
 __all__ = ["certificates"]
 
-NGINX = """
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log {folder}/error.log;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+NGINX = nginx_settings("""
     server {{
         listen 127.0.0.1:{port} ssl;
         ssl_certificate {certificate};
@@ -43,8 +31,7 @@ http {{
         location /gone {{ proxy_pass http://127.0.0.1:{closed}; }}
         location /moved {{ return 307 /chat; }}
     }}
-}}
-"""
+""")
 
 
 @contextlib.asynccontextmanager
