@@ -1,6 +1,5 @@
 """`portico connect`: its options and help; what it does is in `piping`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,8 +10,13 @@ from portico.tools.connection_options import (
     EndOfInput,
     Eof,
     Hex,
+    Insecure,
     Interface,
     Key,
+    ServerName,
+    Source,
+    Through,
+    Trusted,
     UseTLS,
     Verbose,
     Where,
@@ -77,19 +81,8 @@ def connect(
             rich_help_panel="Connection",
         ),
     ] = 10.0,
-    source: Annotated[
-        str | None,
-        typer.Option(metavar="HOST[:PORT]", help="Local address to connect from.", rich_help_panel="Connection"),
-    ] = None,
-    proxy: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL",
-            help="Through a proxy: socks5h://user:password@host:1080, http://host:3128, …; several for a chain, the "
-            "nearest first; the word environment: as ALL_PROXY and the like say.",
-            rich_help_panel="Connection",
-        ),
-    ] = None,
+    source: Source = None,
+    proxy: Through = None,
     interface: Interface = None,
     broadcast: Annotated[
         bool,
@@ -110,27 +103,11 @@ def connect(
     ping: Ping = PING,
     max_size: MaxSize = MAX_SIZE,
     tls: UseTLS = False,
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            "--ca",
-            metavar="FILE",
-            help="Whom to trust (PEM, or a directory); default: the system's authorities.",
-            rich_help_panel="TLS",
-        ),
-    ] = None,
+    ca: Trusted = None,
     cert: Cert = None,
     key: Key = None,
-    insecure: Annotated[
-        bool,
-        typer.Option(
-            "--insecure", metavar="", help="Trust anybody. Whoever is on the way can read it.", rich_help_panel="TLS"
-        ),
-    ] = False,
-    server_name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Name to ask for and to expect; default: the host.", rich_help_panel="TLS"),
-    ] = None,
+    insecure: Insecure = False,
+    server_name: ServerName = None,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:

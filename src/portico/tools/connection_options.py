@@ -1,4 +1,4 @@
-"""The options that `portico connect` and `portico listen` share."""
+"""The options that `portico connect`, `portico listen` and `portico fetch` share."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -74,4 +74,36 @@ Cert = Annotated[
 Key = Annotated[
     Path | None,
     typer.Option("--key", metavar="FILE", help="Its key, unless it is in the same file.", rich_help_panel="TLS"),
+]
+Source = Annotated[
+    str | None,
+    typer.Option(metavar="HOST[:PORT]", help="Local address to connect from.", rich_help_panel="Connection"),
+]
+Through = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="URL",
+        help="Through a proxy: socks5h://user:password@host:1080, http://host:3128, …; several for a chain, the "
+        "nearest first; the word environment: as ALL_PROXY and the like say.",
+        rich_help_panel="Connection",
+    ),
+]
+Trusted = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca",
+        metavar="FILE",
+        help="Whom to trust (PEM, or a directory); default: the system's authorities.",
+        rich_help_panel="TLS",
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure", metavar="", help="Trust anybody. Whoever is on the way can read it.", rich_help_panel="TLS"
+    ),
+]
+ServerName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Name to ask for and to expect; default: the host.", rich_help_panel="TLS"),
 ]

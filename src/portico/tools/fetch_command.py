@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from portico.tools.connection_options import Cert, Insecure, Key, ServerName, Source, Through, Trusted
 from portico.tools.parameters import Debug, header_field, help_text, not_negative
 from portico.tools.report import EXIT_CODES, Stop, failure, run
 
@@ -105,48 +106,13 @@ def fetch(
             rich_help_panel="Connection",
         ),
     ] = 60.0,
-    source: Annotated[
-        str | None,
-        typer.Option(metavar="HOST[:PORT]", help="Local address to connect from.", rich_help_panel="Connection"),
-    ] = None,
-    proxy: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL",
-            help="Through a proxy: socks5h://user:password@host:1080, http://host:3128, …; several for a chain, the "
-            "nearest first; the word environment: as ALL_PROXY and the like say.",
-            rich_help_panel="Connection",
-        ),
-    ] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            "--ca",
-            metavar="FILE",
-            help="Whom to trust (PEM, or a directory); default: the system's authorities.",
-            rich_help_panel="TLS",
-        ),
-    ] = None,
-    cert: Annotated[
-        Path | None,
-        typer.Option(
-            "--cert", metavar="FILE", help="Certificate of this side, with its chain (PEM).", rich_help_panel="TLS"
-        ),
-    ] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option("--key", metavar="FILE", help="Its key, unless it is in the same file.", rich_help_panel="TLS"),
-    ] = None,
-    insecure: Annotated[
-        bool,
-        typer.Option(
-            "--insecure", metavar="", help="Trust anybody. Whoever is on the way can read it.", rich_help_panel="TLS"
-        ),
-    ] = False,
-    server_name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Name to ask for and to expect; default: the host.", rich_help_panel="TLS"),
-    ] = None,
+    source: Source = None,
+    proxy: Through = None,
+    ca: Trusted = None,
+    cert: Cert = None,
+    key: Key = None,
+    insecure: Insecure = False,
+    server_name: ServerName = None,
     debug: Debug = False,
 ) -> None:
     """Ask an HTTP server, and write the body of its answer to standard output."""
