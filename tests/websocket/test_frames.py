@@ -289,7 +289,7 @@ async def test_memory_is_set_aside_for_what_has_come_and_not_for_what_was_announ
         before = tracemalloc.get_traced_memory()[0]
         for each in crowd:
             each.feed(head(FIN | BINARY, 1 << 30) + b"x" * 1000)
-        assert tracemalloc.get_traced_memory()[0] - before < 20 * 30_000
+        assert tracemalloc.get_traced_memory()[0] - before < 20 * 70_000  # 64 times what has come, as yet untouched
     finally:
         tracemalloc.stop()
 
