@@ -141,7 +141,7 @@ class Fed:
         if early:
             stream.unread(early)
         frames = {"ping_interval": None, **frames}
-        self.socket = WebSocket.upgrade(stream, codec or Frames(**frames))
+        self.socket = WebSocket(stream, codec or Frames(**frames))
         self.key = None if frames.get("client") else KEY
         """What the peer masks with."""
 

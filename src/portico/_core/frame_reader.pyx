@@ -1,5 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 """How the messages of a WebSocket come: frames that are whole, in parts, deflated, or taken piece by piece (RFC 6455)."""
+import zlib
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
@@ -314,7 +316,7 @@ cdef class FrameReader(ChannelBase):
                 rest = inflater.unused_data
                 inflater = self.frames.decompressor()
                 whole += inflater.decompress(rest, limit + 1)
-        except Exception as error:      # zlib.error
+        except (zlib.error, ValueError) as error:
             self.break_off(NOT_UTF8, ProtocolError(f"a compressed message cannot be inflated: {error}"))
             return None
         if len(whole) > limit:

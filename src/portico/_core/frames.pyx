@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 """WebSocket messages in bytes (RFC 6455 section 5): frames, masks, and messages that are deflated (RFC 7692)."""
 import os
+import zlib
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF, PyObject
@@ -23,7 +24,6 @@ cdef enum:
 
 cdef bytes keys = b""
 cdef Py_ssize_t keys_used = 0
-cdef object zlib = None
 
 
 cdef uint32_t fresh_key() except? 0:
@@ -60,14 +60,6 @@ cdef int open_message(object message, Payload* payload) except -1:
     return TEXT
 
 
-cdef object load_zlib():
-    global zlib
-    if zlib is None:
-        import zlib as module
-        zlib = module
-    return zlib
-
-
 cdef bytes deflated(object compressor, Payload* payload, int flush):
     """Return the payload as it leaves where messages are deflated (RFC 7692 section 7.2.1)."""
     cdef bytes whole = compressor.compress(PyBytes_FromStringAndSize(payload.data, payload.size)) \
@@ -102,7 +94,6 @@ cdef class Frames(Codec):
         self.ping_timeout = INFINITY if ping_timeout is None else ping_timeout
         self.deflate = deflate
         if deflate is not None:
-            load_zlib()
             server = (deflate.server_max_window_bits, not deflate.server_no_context_takeover)
             remote = (deflate.client_max_window_bits, not deflate.client_no_context_takeover)
             out, into = (remote, server) if client else (server, remote)
@@ -176,7 +167,7 @@ cdef class Frames(Codec):
         return smaller
 
     cdef object compressor(self):
-        return load_zlib().compressobj(self.level, zlib.DEFLATED, -self.out_bits, self.memory_level)
+        return zlib.compressobj(self.level, zlib.DEFLATED, -self.out_bits, self.memory_level)
 
     cdef object decompressor(self):
-        return load_zlib().decompressobj(-self.in_bits)
+        return zlib.decompressobj(-self.in_bits)

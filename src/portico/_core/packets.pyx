@@ -131,11 +131,6 @@ cdef class PacketPort(Flushable):
     def fileno(self):
         return -1 if self.closed else self.socket.fileno()
 
-    @property
-    def unsent(self):
-        """Bytes that wait here."""
-        return self.store_size
-
     # what a kind of port defines
 
     @property

@@ -25,6 +25,7 @@ cdef class WebSocketBase(FrameReader):
     cdef object goodbye(self)
     cdef int miss_goodbye(self) except -1
     cdef bint ought_to_close(self) noexcept
+    cdef bint may_choose(self) noexcept
     cdef int put_pong(self) except -1
     cdef int pong_came(self, bytes payload) except -1
     cdef bytes own_ping(self)

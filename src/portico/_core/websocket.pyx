@@ -247,7 +247,7 @@ cdef class WebSocketBase(FrameReader):
         return 0
 
     cdef int wire_ended(self) except -1:
-        if not self.close_received and self.close_code is None:
+        if self.close_code is None:
             self.close_code = NO_GOODBYE
         self.miss_goodbye()
         ChannelBase.wire_ended(self)
@@ -284,6 +284,10 @@ cdef class WebSocketBase(FrameReader):
             error.code = NO_GOODBYE
         return error
 
+    cdef bint may_choose(self) noexcept:
+        """Whether it is still open what the close frame will say."""
+        return not (self.closing or self.lost or self.close_received or self.failing)
+
     def close(self, code=NORMAL, reason=""):
         """Close with a closing handshake, which `close_timeout` bounds: what is queued leaves first, then `code` and
         `reason` (at most 123 bytes of UTF-8). Await the result to wait for the end. May be called again at any time.
@@ -298,14 +302,13 @@ cdef class WebSocketBase(FrameReader):
             raise ProtocolError(f"the reason for closing cannot be sent as UTF-8: {error.reason}", error.start) from None
         if len(encoded) > CONTROL_SIZE - 2:
             raise ProtocolError(f"the reason for closing has at most {CONTROL_SIZE - 2} bytes, not {len(encoded)}")
-        if not self.closing and not self.lost and not self.close_sent:
-            if not self.close_received and not self.failing:    # else it is known what there is to say
-                self.closing_code, self.closing_reason = code, encoded
+        if self.may_choose():
+            self.closing_code, self.closing_reason = code, encoded
         return ChannelBase.close(self)
 
     def close_after(self, error):
         """Close with 1011, as the handler has failed with `error`; with 1008 where that is a LimitError."""
-        if not self.close_received and not self.failing and not self.closing:
+        if self.may_choose():
             self.closing_code = INTERNAL
             if isinstance(error, LimitError):
                 self.closing_code, self.closing_reason = POLICY, str(error).encode()[:CONTROL_SIZE - 2]
@@ -323,7 +326,7 @@ cdef class WebSocketBase(FrameReader):
     def send_eof(self):
         """Not for WebSockets: their closing handshake ends both directions.
 
-        :raises UnsupportedError: always"""
+        :raises UnsupportedError: unless it is closed already"""
         if not self.closing and not self.lost:
             raise UnsupportedError("a WebSocket cannot close one side only: close() ends both")
 

@@ -43,11 +43,6 @@ cdef class Wire(Sink):
         """Return the descriptor of the socket below, or -1."""
         return -1
 
-    @property
-    def unsent(self):
-        """Bytes that were written and have not left yet."""
-        return self.backlog
-
     cdef int attach(self, Sink sink) except -1:
         """Hand everything that comes to `sink` from now on; the first call starts reading."""
         self.sink = sink

@@ -24,7 +24,7 @@ def is_async(handler: Any) -> bool:
     """Say whether calling `handler` gives something to await."""
     while isinstance(handler, functools.partial):
         handler = handler.func
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004  # not whether it can be called
 
 
 class ListenerBase:

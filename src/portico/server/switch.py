@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from portico._core import Codec
 from portico.errors import ConfigurationError, EndOfStream, ProtocolError, TLSError
-from portico.interfaces import Lifespan
+from portico.server.lifespans import Lifespans
 from portico.server.listener_base import is_async
 from portico.server.spec import Handler
 from portico.server.threads import ThreadedHandler
@@ -119,9 +119,7 @@ class Switch:
         if not wait > 0 or not handshake_timeout > 0:
             raise ConfigurationError("Switch: wait and handshake_timeout are seconds, more than 0")
         self.tls, self.wait, self.handshake_timeout = tls, wait, handshake_timeout
-        self._handlers: list[Handler] = []
-        self._servers = 0
-        self._started: list[Lifespan] = []
+        self._lifespans = Lifespans()
         self._threaded: list[ThreadedHandler] = []
         self._ways: list[_Way] = []
         if tls is not None:
@@ -152,7 +150,7 @@ class Switch:
     def _served(self, handler: Handler) -> Callable[[Any], Awaitable[object]]:
         if not callable(handler) or inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
             raise ConfigurationError(f"Switch: a handler is a function that does not yield, not {handler!r}")
-        self._handlers.append(handler)
+        self._lifespans.add(handler)
         if is_async(handler):
             return handler  # type: ignore[return-value]  # what is async gives something to await
         self._threaded.append(ThreadedHandler(handler, MAX_THREADS))
@@ -162,27 +160,13 @@ class Switch:
 
     async def startup(self) -> None:
         """Start what the handlers need, once for all servers of this switch; see `portico.Lifespan`."""
-        self._servers += 1
-        if self._servers > 1:
-            return
-        try:
-            for each in dict.fromkeys(self._handlers):
-                if isinstance(each, Lifespan):
-                    await each.startup()
-                    self._started.append(each)
-        except BaseException:
-            await self.shutdown()
-            raise
+        await self._lifespans.startup()
 
     async def shutdown(self) -> None:
         """End what the handlers needed, when the last server of this switch has ended."""
-        self._servers -= 1
-        if self._servers:
-            return
-        for handler in self._threaded:
-            handler.close()
-        while self._started:
-            await self._started.pop().shutdown()
+        if await self._lifespans.shutdown():
+            for handler in self._threaded:
+                handler.close()
 
     async def __call__(self, stream: Stream) -> None:
         """Serve one connection."""

@@ -104,7 +104,7 @@ class ConnectionFace(Connection):
     def state(self) -> State:
         """Tells open, half-closed (which side), closing or closed."""
         if self.successor is not None:
-            return self.successor.state  # type: ignore[no-any-return]
+            return self.successor.state  # type: ignore[no-any-return]  # it has a face, too
         reading, writing, closing, lost = self.flags
         if lost:
             return State.CLOSED
@@ -160,7 +160,7 @@ class ConnectionFace(Connection):
             if getattr(bottom, "is_file", False) and bottom.fileno() >= 0:
                 raise UnsupportedError(f"a {self.scheme} is no socket")
             raise self.closed_error()
-        return sock  # type: ignore[no-any-return]
+        return sock  # type: ignore[no-any-return]  # wires of the core and transports name it alike
 
     @property
     def options(self) -> "Options":

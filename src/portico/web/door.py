@@ -1,13 +1,12 @@
 """`Door`: a small HTTP front, with just what sockets need: routes, files, health, metrics, WebSocket, mounted apps."""
 
-import asyncio
 import functools
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from portico.errors import ConfigurationError
-from portico.interfaces import Lifespan
 from portico.protocols.http11 import MAX_HEAD, MAX_HEADERS
+from portico.server.lifespans import Lifespans
 from portico.server.listener_base import is_async
 from portico.server.threads import ThreadedHandler, Threads, run_in
 from portico.transports.connection import Stream
@@ -90,10 +89,7 @@ class Door:
         self._threads = Threads(max_threads)
         self._threaded: list[ThreadedHandler] = []
         self._metrics: Metrics | None = None
-        self._lifespans: list[Lifespan] = []  # of what is mounted
-        self._started: list[Lifespan] = []
-        self._servers = 0
-        self._turn = asyncio.Lock()  # to start, or to end
+        self._lifespans = Lifespans()  # of what is mounted
 
     # serving
 
@@ -115,30 +111,15 @@ class Door:
 
     async def startup(self) -> None:
         """Start what is mounted, once for all servers of this door; they call this."""
-        self._servers += 1
-        if self._servers == 1 and not self._turn.locked():
-            self._turn = asyncio.Lock()  # of this loop
-        try:
-            async with self._turn:
-                for each in self._lifespans[len(self._started) :]:
-                    await each.startup()
-                    self._started.append(each)
-        except BaseException:
-            await self.shutdown()
-            raise
+        await self._lifespans.startup()
 
     async def shutdown(self) -> None:
         """End what is mounted, and idle threads, when the last server of this door has ended; they call this."""
-        self._servers -= 1
-        if self._servers:
-            return
-        self._threads.close()
-        self._threads = Threads(self._max_threads)
-        for handler in self._threaded:
-            handler.close()
-        async with self._turn:
-            while self._started and not self._servers:
-                await self._started.pop().shutdown()
+        if await self._lifespans.shutdown():
+            self._threads.close()
+            self._threads = Threads(self._max_threads)
+            for handler in self._threaded:
+                handler.close()
 
     # routes
 
@@ -305,7 +286,7 @@ class Door:
         mounted = AsgiHost(app, prefix, websocket)
         entry.whatever = Route(mounted.http, max_body)
         self._add_upgrade(prefix + "/{rest:path}", host, mounted.websocket)
-        self._lifespans.append(mounted)
+        self._lifespans.add(mounted)
 
     def _add_upgrade(self, path: str, host: str | None, enter: Callable[[Request], Any]) -> None:
         entry = self._router.entry(path, host)

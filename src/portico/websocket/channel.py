@@ -76,11 +76,6 @@ class WebSocket(WebSocketBase, Channel[str | bytes]):
             return "ws+unix"
         return "wss" if stream.tls is not None else "ws"
 
-    @classmethod
-    def upgrade(cls, stream: Stream, frames: "Frames", **details: Any) -> "WebSocket":
-        """Return the WebSocket that `stream` has become; arguments and errors are those of the class."""
-        return cls(stream, frames, **details)
-
     async def ping(self, timeout: float | None = None) -> float:
         """Send a ping, and return the seconds until its pong came; nobody needs to receive meanwhile.
 

@@ -159,7 +159,7 @@ class Opening:
         except ProtocolError as error:
             raise ProtocolError(f"{self.address} answered the handshake wrongly: {error}") from error
         frames = self.settings.frames(True, agreement.deflate)
-        return WebSocket.upgrade(stream, frames, scheme=self.address.scheme, subprotocol=agreement.subprotocol)
+        return WebSocket(stream, frames, scheme=self.address.scheme, subprotocol=agreement.subprotocol)
 
     def _redirected(self, status: int, place: str) -> "Opening":
         """Return what to open after a redirect to `place`."""
