@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Processes that run tests side by side; 0 runs them in one, as a debugger needs it.
+WORKERS ?= 2
 CORE := $(wildcard src/portico/_core/*.pyx src/portico/_core/*.pxd src/portico/_core/*.h)
 
 .PHONY: help demo test test-all lint autobahn bench wheels clean
 
 help:
 	@echo "make demo      a chat server to join at once; ARGS=\"--bots 50 --seconds 5\" lets bots talk and ends by itself"
-	@echo "make test      all tests; ARGS=\"tests/unit -k address\" runs some"
+	@echo "make test      all tests; ARGS=\"tests/unit -k address\" runs some, WORKERS=0 in one process"
 	@echo "make test-all  the same on each of Python 3.11, 3.12 and 3.13 that is installed"
 	@echo "make lint      ruff, mypy --strict, the layers"
 	@echo "make autobahn  the Autobahn test suite for WebSockets (needs Python 2.7); ARGS=\"--quick\" without compression"
@@ -35,7 +37,7 @@ demo: $(VENV)/ready-cli
 	@$(BIN)/portico demo $(ARGS)
 
 test: $(VENV)/ready-dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all:
 	@for version in 3.11 3.12 3.13; do \

@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+from ports import free_port
 
 from portico import blocking
 from portico.errors import BusyError, ClosedError, ConfigurationError, DeliveryError, MessageTooLarge, WouldBlock
@@ -66,9 +67,7 @@ def test_what_an_interrupted_call_took_is_kept() -> None:
 
 
 def test_errors_concern_one_packet() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
-        gone.bind(("127.0.0.1", 0))
-        nobody = f"udp://127.0.0.1:{gone.getsockname()[1]}"
+    nobody = f"udp://127.0.0.1:{free_port()}"
     with blocking.datagrams(ANYWHERE) as packets:
         with pytest.raises(MessageTooLarge):
             packets.send(bytes(70_000), to=nobody)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import re
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -42,20 +41,6 @@ def terminal(command: str, name: str) -> Iterator[Process]:
         process.write(f"/name {name}\n".encode())
         process.stdout.wait_for(f"you are {name} now")
         yield process
-
-
-def free_ports() -> tuple[int, int]:
-    """Two ports that nobody has, the first of them for UDP, too; its neighbour does not matter."""
-    with contextlib.ExitStack() as stack:
-        for _ in range(20):
-            tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            port = tcp.getsockname()[1]
-            udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            with contextlib.suppress(OSError):
-                udp.bind(("127.0.0.1", port))
-                web = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-                return port, web.getsockname()[1]
-    raise AssertionError("no port is free for TCP and UDP")
 
 
 class Room:

@@ -5,8 +5,10 @@ import shutil
 import signal
 from pathlib import Path
 
+from ports import free_port
+
 from browser.page import WATCH_LIGHT, Page, until
-from browser.rooms import Room, demo, free_ports, terminal
+from browser.rooms import Room, demo, terminal
 from browser.webdriver import Browser
 
 SPAN = "\\(\\d\\d:\\d\\d(\u2013\\d\\d:\\d\\d)?\\)"
@@ -25,7 +27,7 @@ def cut(room: Room, messages: int) -> None:
 
 
 def test_the_server_is_killed_and_comes_back_on_the_same_ports(browser: Browser) -> None:
-    port, web_port = map(str, free_ports())
+    port, web_port = str(free_port(2)), str(free_port())  # the door of TLS has the second
     words = ("--port", port, "--web-port", web_port)
     with demo(*words) as (server, url, commands):
         ann, bob = Page(browser, url).connected(), Page(browser, url, new=True).connected()
@@ -109,7 +111,7 @@ def test_a_server_that_does_not_answer_is_noticed_and_nobody_is_there_twice(brow
 
 
 def test_a_page_whose_server_drains_comes_back(browser: Browser) -> None:
-    port, web_port = map(str, free_ports())
+    port, web_port = str(free_port(2)), str(free_port())  # the door of TLS has the second
     words = ("--port", port, "--web-port", web_port)
     with demo(*words) as (server, url, _):
         page = Page(browser, url).connected()

@@ -62,12 +62,6 @@ async def taken(packets: Datagrams, count: int) -> list[Packet]:
     return [await packets.recv() for _ in range(count)]
 
 
-def closed_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody has."""
-    with udp(host) as sock:
-        return int(sock.getsockname()[1])
-
-
 @contextlib.asynccontextmanager
 async def aborted(*connections: Any) -> AsyncIterator[None]:
     """Abort the connections in the end: the close of one would wait for the other's."""

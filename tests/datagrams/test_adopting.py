@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from ports import free_port
 
 import portico
 from portico._core import Settings
@@ -73,8 +74,7 @@ async def test_every_kind_of_pair() -> None:
 
 @scenario(EVERYWHERE)
 async def test_a_bound_udp_socket_becomes_datagrams_that_report_errors() -> None:
-    with udp() as dead:
-        nobody = f"127.0.0.1:{dead.getsockname()[1]}"
+    nobody = f"127.0.0.1:{free_port()}"
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
     async with await adopt(sock.detach()) as packets:

@@ -6,6 +6,7 @@ import socket
 import time
 
 import pytest
+from ports import free_port
 
 import portico
 from portico._core import Settings
@@ -13,7 +14,7 @@ from portico.codecs import Records
 from portico.transports.connection import Channel
 from portico.transports.datagrams import Datagrams, datagrams
 from portico.transports.dial import dial
-from tests.datagrams.support import closed_port, heard, socket_on, udp
+from tests.datagrams.support import heard, socket_on, udp
 from tests.namespaces import Machine, on_a_machine
 from tests.peers import need_program
 from tests.server.support import EVERYWHERE, LOOPS, NATIVE, run, scenario, until
@@ -29,7 +30,7 @@ def test_a_port_that_nobody_has_is_reported_by_that_send(host: str, backend: str
     async def main() -> None:
         async with datagrams(f"udp://{host}:0") as packets:
             with udp(host.strip("[]")) as alive:
-                nobody = f"{host}:{closed_port(host.strip('[]'))}"
+                nobody = f"{host}:{free_port()}"
                 somebody = f"{host}:{alive.getsockname()[1]}"
                 for number in range(5):
                     with pytest.raises(portico.DeliveryError) as caught:
@@ -50,7 +51,7 @@ async def test_a_batch_reports_who_did_not_get_it_and_reaches_the_others() -> No
     async with datagrams("udp://127.0.0.1:0") as packets:
         with udp() as alive:
             somebody = f"127.0.0.1:{alive.getsockname()[1]}"
-            nobody, nobody_either = f"127.0.0.1:{closed_port()}", f"127.0.0.1:{closed_port()}"
+            nobody, nobody_either = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
             with pytest.raises(portico.DeliveryError) as caught:
                 packets.send_many(
                     [(b"1", somebody), (b"2", nobody), (b"3", somebody), (b"4", nobody_either), (b"5", somebody)]
@@ -67,7 +68,7 @@ async def test_the_fault_of_one_address_is_no_other_addresses() -> None:
     """asyncio and Python's socket raise what one address caused when the next packet goes to another one."""
     async with datagrams("udp://127.0.0.1:0") as packets:
         with udp() as alive:
-            somebody, nobody = f"127.0.0.1:{alive.getsockname()[1]}", f"127.0.0.1:{closed_port()}"
+            somebody, nobody = f"127.0.0.1:{alive.getsockname()[1]}", f"127.0.0.1:{free_port()}"
             for number in range(50):
                 with contextlib.suppress(portico.DeliveryError):
                     packets.send(b"lost", to=nobody)
@@ -84,7 +85,7 @@ async def test_reports_cost_no_time_while_nobody_sends() -> None:
     async with datagrams("udp://127.0.0.1:0") as packets:
         for _ in range(100):
             with contextlib.suppress(portico.DeliveryError):
-                packets.send(b"lost", to=f"127.0.0.1:{closed_port()}")
+                packets.send(b"lost", to=f"127.0.0.1:{free_port()}")
         start = time.process_time()
         await asyncio.sleep(0.2)
         assert time.process_time() - start < 0.1

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from portico.transports.adopting import adopt
 from portico.transports.connection import Channel
 from portico.transports.datagrams import datagrams
-from tests.datagrams.support import closed_port
 from tests.interop.support import running
 from tests.namespaces import Machine, on_a_machine
 from tests.peers import need_program
@@ -81,7 +81,7 @@ async def test_socat_speaks_seqpacket(tmp_path: Path) -> None:
 def test_socat_sends_multicast(loop: str) -> None:
     def body(here: Machine, there: Machine) -> None:
         async def main() -> None:
-            async with datagrams(f"udp://0.0.0.0:{closed_port()}") as packets:
+            async with datagrams(f"udp://0.0.0.0:{free_port()}") as packets:
                 packets.join("239.1.2.3", interface="eth7")
                 to = f"UDP4-DATAGRAM:239.1.2.3:{packets.local_address.port},ip-multicast-if=10.99.0.2"
                 async with running(*there.inside(need_program("socat"), "-", to)) as process:

@@ -81,13 +81,6 @@ async def connected(address: str, **settings: object) -> portico.Stream:
                 await asyncio.sleep(0.01)
 
 
-def unused_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
 def whole_answer(data: bytes) -> bytes:
     """What `answer_after_the_end` says to `data`."""
     return digest(data).encode() + b"\n" + data

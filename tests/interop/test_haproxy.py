@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 import pytest
 from peers import need_program
+from ports import free_port
 from server.support import Certificates, certificates, scenario, until
 
 import portico
 from portico import Address, ProxyHeader
 from portico.protocols.proxy_header import TLV
 
-from .support import answer_after_the_end, connected, exchange, running, sample, transfer, unused_port, whole_answer
+from .support import answer_after_the_end, connected, exchange, running, sample, transfer, whole_answer
 
 ANYWHERE = "tcp://127.0.0.1:0"
 CLIENT, WANTED = Address.parse("tcp://203.0.113.5:1000"), Address.parse("tcp://198.51.100.7:443")
@@ -39,7 +40,7 @@ listen relay
 async def haproxy(directory: Path, bind: str, server: str, *rules: str, globals: str = "") -> AsyncIterator[Address]:
     """Run HAProxy: what it takes at a port, with the settings `bind`, goes on to `server`."""
     program = need_program("haproxy")
-    port = unused_port()
+    port = free_port()
     file = directory / "haproxy.cfg"
     text = CONFIGURATION.format(
         bind=f"127.0.0.1:{port} {bind}", server=server, rules="\n    ".join(rules), globals=globals

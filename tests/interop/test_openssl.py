@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 from peers import need_program
+from ports import free_port
 from server.support import Certificates, certificates, scenario
 
 import portico
 
-from .support import answer_after_the_end, connected, running, sample, unused_port
+from .support import answer_after_the_end, connected, running, sample
 
 VERSIONS = {"1.2": "-tls1_2", "1.3": "-tls1_3"}
 BOTH_VERSIONS = pytest.mark.parametrize("version", VERSIONS)
@@ -58,7 +59,7 @@ async def test_s_client_with_certificate_alpn_and_sni(version: str, certificates
 @scenario(timeout=30)
 async def test_s_server_sends_much_and_ends(version: str, certificates: Certificates) -> None:
     openssl = need_program("openssl")
-    port, mine = unused_port(), certificates.issue("localhost", "127.0.0.1")
+    port, mine = free_port(), certificates.issue("localhost", "127.0.0.1")
     options = ["-quiet", "-naccept", "1", "-alpn", "portico", "-cert", mine, "-key", mine, VERSIONS[version]]
     async with running(openssl, "s_server", *options, "-accept", f"127.0.0.1:{port}") as process:
         assert process.stdin is not None and process.stdout is not None

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from peers import need_program
+from ports import free_port
 from server.support import Certificates, certificates, scenario, until
 
 import portico
 
-from .support import answer_after_the_end, connected, exchange, running, sample, transfer, unused_port, whole_answer
+from .support import answer_after_the_end, connected, exchange, running, sample, transfer, whole_answer
 
 ANYWHERE = "tcp://127.0.0.1:0"
 __all__ = ["certificates"]
@@ -58,7 +59,7 @@ async def test_a_program_sends_all_ends_its_side_and_gets_the_answer(program: st
 @scenario(on=["uvloop"], timeout=30)
 async def test_a_program_serves_and_sends_back_what_it_gets(program: str, scheme: str, tmp_path: Path) -> None:
     path = need_program(program)
-    text = f"tcp://127.0.0.1:{unused_port()}" if scheme == "tcp" else f"unix:{tmp_path}/peer.sock"
+    text = f"tcp://127.0.0.1:{free_port()}" if scheme == "tcp" else f"unix:{tmp_path}/peer.sock"
     address = portico.Address.parse(text)
     async with running(path, *server_command(program, address, tmp_path), stdin=asyncio.subprocess.DEVNULL):
         stream = await connected(text)
@@ -75,7 +76,7 @@ async def transfer_whole(stream: portico.Stream, data: bytes) -> None:
 @scenario(on=["uvloop"], timeout=30)
 async def test_a_program_listens_and_both_directions_end_by_themselves(program: str) -> None:
     path = need_program(program)
-    port = unused_port()
+    port = free_port()
     async with running(path, "-l", *(["-N"] if program == "nc" else []), "127.0.0.1", str(port)) as process:
         stream = await connected(f"tcp://127.0.0.1:{port}")
         exchanged = asyncio.create_task(process.communicate(sample(2)))

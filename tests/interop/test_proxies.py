@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from peers import need_program
+from ports import free_port
 from server.support import Certificates, certificates, scenario
 
 import portico
 
-from .support import answer_after_the_end, connected, sample, transfer, unused_port, whole_answer
+from .support import answer_after_the_end, connected, sample, transfer, whole_answer
 
 __all__ = ["certificates"]
 
@@ -58,7 +59,7 @@ async def program(*command: str, port: int) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def microsocks(*login: str) -> AsyncIterator[str]:
-    path, port = need_program("microsocks"), unused_port()
+    path, port = need_program("microsocks"), free_port()
     settings = ["-u", login[0], "-P", login[1]] if login else []
     async with program(path, "-i", "127.0.0.1", "-p", str(port), *settings, port=port) as place:
         yield place
@@ -66,7 +67,7 @@ async def microsocks(*login: str) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def dante(directory: Path) -> AsyncIterator[str]:
-    path, port = need_program("danted"), unused_port()
+    path, port = need_program("danted"), free_port()
     file = directory / "danted.conf"
     file.write_text(DANTE.format(port=port))
     async with program(path, "-f", str(file), port=port) as place:
@@ -75,7 +76,7 @@ async def dante(directory: Path) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def tinyproxy(directory: Path, login: str = "") -> AsyncIterator[str]:
-    path, port = need_program("tinyproxy"), unused_port()
+    path, port = need_program("tinyproxy"), free_port()
     file = directory / "tinyproxy.conf"
     file.write_text(TINYPROXY.format(port=port, login=login))
     async with program(path, "-d", "-c", str(file), port=port) as place:
@@ -84,7 +85,7 @@ async def tinyproxy(directory: Path, login: str = "") -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def ncat() -> AsyncIterator[str]:
-    path, port = need_program("ncat"), unused_port()
+    path, port = need_program("ncat"), free_port()
     settings = ["-l", "-k", "--proxy-type", "http", "--proxy-auth", "joe:secret", "127.0.0.1", str(port)]
     async with program(path, *settings, port=port) as place:
         yield place
@@ -93,7 +94,7 @@ async def ncat() -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def tls_front(behind: str, certificates: Certificates) -> AsyncIterator[str]:
     """Take TLS off what comes, and hand it to the proxy `behind`."""
-    path, port = need_program("socat"), unused_port()
+    path, port = need_program("socat"), free_port()
     listen = f"OPENSSL-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,verify=0,cert={certificates.issue('127.0.0.1')}"
     async with program(path, listen, f"TCP:{behind}", port=port) as place:
         yield place
@@ -140,7 +141,7 @@ async def test_microsocks(scheme: str, host: str) -> None:
         await check(server, f"{scheme}://joe:secret@{place}", host=host)
         assert "wants a user and a password" in str(await refusal(server.address, f"{scheme}://{place}"))
         assert "refused the user 'joe'" in str(await refusal(server.address, f"{scheme}://joe:wrong@{place}"))
-        error = await refusal(f"tcp://127.0.0.1:{unused_port()}", f"{scheme}://joe:secret@{place}")
+        error = await refusal(f"tcp://127.0.0.1:{free_port()}", f"{scheme}://joe:secret@{place}")
         assert error.code == 5 and "connection refused" in error.reason
 
 
@@ -150,7 +151,7 @@ async def test_dante(start: str, tmp_path: Path) -> None:
     async with dante(tmp_path) as place, portico.serve(echo, "tcp://127.0.0.1:0") as server:
         await check(server, f"{start}{place}")
         await check(server, f"{start}{place}", host="localhost")
-        error = await refusal(f"tcp://127.0.0.1:{unused_port()}", f"{start}{place}")
+        error = await refusal(f"tcp://127.0.0.1:{free_port()}", f"{start}{place}")
         assert error.code == (91 if "4" in start else 5) and "could not reach" in error.reason
 
 
@@ -172,7 +173,7 @@ async def test_tinyproxy(host: str, tmp_path: Path) -> None:
             await check(server, f"http://joe:secret@{place}", host=host)
             assert "wants a user and a password" in str(await refusal(server.address, f"http://{place}"))
             assert "refused the user 'joe'" in str(await refusal(server.address, f"http://joe:wrong@{place}"))
-        error = await refusal(f"tcp://127.0.0.1:{unused_port()}", f"http://joe:secret@{place}")
+        error = await refusal(f"tcp://127.0.0.1:{free_port()}", f"http://joe:secret@{place}")
         assert error.code is not None and error.code >= 500 and "could not reach" in error.reason
 
 
@@ -214,7 +215,7 @@ async def test_a_chain_of_three_with_a_target_in_tls(certificates: Certificates,
         chain = [f"socks5h://joe:secret@{first}", f"http://{second}", f"socks4://{third}"]
         await check(server, chain, tls=certificates.client())
         with pytest.raises(portico.ConnectError) as caught:
-            await portico.connect(server.address, proxy=[*chain[:2], f"socks5://127.0.0.1:{unused_port()}"])
+            await portico.connect(server.address, proxy=[*chain[:2], f"socks5://127.0.0.1:{free_port()}"])
         last = caught.value.attempts[-1]
         assert str(last.address) == f"tcp://{second}" and "could not reach" in str(last.error)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from peers import need_program, nginx_settings
+from ports import free_port
 from server.support import scenario
 
 import portico
 from portico import WebSocketSettings
 
-from .support import unused_port
 from .test_proxies import program
 
 PAGE = Path(__file__).parents[2] / "docs" / "websocket.md"
@@ -41,7 +41,7 @@ def arguments(name: str, folder: Path, port: int, behind: int) -> Sequence[str]:
 @pytest.mark.parametrize("name", ["nginx", "haproxy"])
 @scenario(timeout=30)
 async def test_the_settings_of_the_page(name: str, tmp_path: Path) -> None:
-    path, port = need_program(name), unused_port()
+    path, port = need_program(name), free_port()
     clients = []
 
     async def chat(channel: portico.WebSocket) -> None:

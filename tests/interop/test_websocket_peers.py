@@ -13,6 +13,7 @@ import pytest
 import websockets
 from aiohttp import web
 from peers import need_program, nginx_settings
+from ports import free_port
 from server.support import echo, scenario
 from websockets.asyncio.client import connect as websockets_connect
 from websockets.asyncio.server import serve as websockets_serve
@@ -20,7 +21,7 @@ from websockets.asyncio.server import serve as websockets_serve
 import portico
 from portico import Deflate, WebSocketSettings
 
-from .support import running, unused_port
+from .support import running
 from .test_proxies import program
 
 NODE = Path(__file__).parent / "node"
@@ -249,7 +250,7 @@ NGINX = nginx_settings("""
 @pytest.mark.parametrize("name", ["portico", *CLIENTS])
 @scenario(timeout=30)
 async def test_nginx_in_front_of_our_server(name: str, kind: str, tmp_path: Path) -> None:
-    path, port = need_program("nginx"), unused_port()
+    path, port = need_program("nginx"), free_port()
     async with portico.serve(echo, "ws://127.0.0.1:0/", websocket=SETTINGS[kind]) as server:
         file = tmp_path / "nginx.conf"
         file.write_text(NGINX.format(folder=tmp_path, port=port, behind=server.address.port))

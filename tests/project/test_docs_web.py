@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import typer
-from test_examples import ROOT, block, free_port, running
+from ports import free_port
+from test_examples import ROOT, block, running
 
 import portico
 from portico.tools.cli import app

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import trustme
+from ports import free_port
 
 import portico
 from portico import blocking
@@ -63,12 +64,6 @@ def test_the_blocks_of_a_page_print_what_they_say(
             promised += re.findall(r"print\(.*\)  # (.*)$", each, re.MULTILINE)
     blocking.shutdown()
     assert capsys.readouterr().out.splitlines() == promised
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @contextlib.contextmanager

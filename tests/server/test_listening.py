@@ -137,6 +137,18 @@ async def test_a_taken_port_names_its_holder() -> None:
     await asyncio.get_running_loop().shutdown_default_executor()
 
 
+@scenario()
+async def test_an_address_of_the_web_is_named_as_it_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for address in (f"ws://127.0.0.1:{port}/chat", f"http://127.0.0.1:{port}/", f"ws+unix:{tmp_path}/taken:/chat"):
+            with pytest.raises(BindError) as caught:
+                await portico.serve(portico.Door() if address.startswith("http") else echo, address)
+            assert str(caught.value).startswith(f"cannot listen on {address}: ")
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+
 @scenario(on=["uvloop"])
 async def test_a_port_that_this_process_holds_says_so() -> None:
     async with portico.serve(echo, ANYWHERE) as server:

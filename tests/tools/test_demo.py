@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from peers import need_program
+from ports import free_port
 
 from tools.command import Process, in_shell, portico, started_portico
 
@@ -225,8 +226,9 @@ def test_a_room_that_nobody_announces_is_not_found() -> None:
 
 def test_a_port_that_is_taken_for_udp_alone_is_an_error_when_it_was_asked_for() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        done = portico("demo", "--port", str(taken.getsockname()[1]))
+        port = free_port()
+        taken.bind(("127.0.0.1", port))
+        done = portico("demo", "--port", str(port))
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1 and b"udp://127.0.0.1" in done.stderr
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from namespaces import Machine, machines, two_machines
 from peers import need_program
+from ports import free_port
 
 from tools.command import PORTICO, Process, port_of, portico, started, started_portico
 
@@ -30,11 +31,6 @@ def udp_socket(port: int = 0) -> Iterator[tuple[socket.socket, int]]:
         sock.bind(("127.0.0.1", port))
         sock.settimeout(10)
         yield sock, sock.getsockname()[1]
-
-
-def free_port() -> str:
-    with udp_socket() as (_, port):
-        return str(port)
 
 
 def wait_until_bound(port: str) -> None:
@@ -82,7 +78,7 @@ def talk(here: Process, other: Process) -> None:
 @pytest.mark.parametrize("name", LISTENERS)
 def test_connect_talks_udp_with_others(name: str) -> None:
     need_program(name)
-    port = free_port()
+    port = str(free_port())
     with started(*LISTENERS[name].replace("PORT", port).split()) as other:
         wait_until_bound(port)
         with started_portico("connect", f"udp://127.0.0.1:{port}") as here:
@@ -106,7 +102,7 @@ def test_listen_talks_udp_with_others(name: str) -> None:
 
 def test_the_end_of_input_waits_for_an_answer() -> None:
     need_program("socat")
-    port = free_port()
+    port = str(free_port())
     with started("socat", f"UDP4-LISTEN:{port},bind=127.0.0.1", "SYSTEM:sleep 0.3; cat") as _:
         wait_until_bound(port)
         done = portico("connect", f"udp://127.0.0.1:{port}", stdin=b"question\n")
@@ -120,7 +116,7 @@ def test_with_close_the_end_of_input_waits_for_nothing() -> None:
 
 
 def test_a_port_that_nobody_has_is_an_error_in_one_line() -> None:
-    port = free_port()
+    port = str(free_port())
     done = portico("connect", f"udp://127.0.0.1:{port}", stdin=b"anybody?\n")
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (1, b"", 1)
     assert f"a packet to udp://127.0.0.1:{port} was not delivered: connection refused; nobody listens".encode() in (
@@ -264,7 +260,7 @@ def test_large_files_arrive_whole_over_seqpacket_both_ways(role: str, tmp_path: 
 
 def test_what_is_sent_to_a_group_is_heard_and_answered() -> None:
     need_program("socat")
-    port = free_port()
+    port = str(free_port())
     where = f"udp://{GROUP}:{port}"
     with started_portico("listen", where, "--interface", "lo", "--hex") as here:
         here.stderr.wait_for("hears what is sent to the group")
@@ -285,7 +281,7 @@ def test_what_is_sent_to_a_group_is_heard_and_answered() -> None:
 
 def test_those_in_a_group_are_heard_when_they_answer_for_themselves() -> None:
     need_program("socat")
-    port = free_port()
+    port = str(free_port())
     group = f"ip-add-membership={GROUP}:127.0.0.1"
     with started("socat", f"UDP4-RECVFROM:{port},{group},fork", "EXEC:cat"):
         wait_until_bound(port)
@@ -464,8 +460,7 @@ def test_what_cannot_be_is_one_line_with_a_remedy(words: str, said: str) -> None
 def microsocks(*words: str) -> Iterator[str]:
     """A SOCKS proxy; its port."""
     need_program("microsocks")
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = str(sock.getsockname()[1])
+    port = str(free_port())
     with started("microsocks", "-i", "127.0.0.1", "-p", port, *words, stdin=subprocess.DEVNULL):
         deadline = time.monotonic() + 10
         while True:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from peers import need_program
+from ports import free_port
 
 from portico.transports.tls import throwaway_certificate
 from tools.command import PORTICO, Process, environment, port_of, started, started_portico
@@ -56,11 +57,6 @@ def certificate_for_both_roles(directory: Path) -> tuple[str, str]:
     return certificate, key
 
 
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return str(sock.getsockname()[1])
-
-
 def wait_for_listener(port: str) -> None:
     """Wait until somebody listens there, without connecting: some peers take one connection only."""
     wanted = f":{int(port):04X}"
@@ -78,7 +74,7 @@ def wait_for_listener(port: str) -> None:
 def peer(*words: str, stdin: Any = subprocess.DEVNULL) -> Iterator[tuple[Process, str]]:
     """A program that listens on the port that stands for PORT in its words."""
     need_program(words[0])
-    port = free_port()
+    port = str(free_port())
     with started(*(word.replace("PORT", port) for word in words), stdin=stdin) as process:
         wait_for_listener(port)
         yield process, port

@@ -9,6 +9,7 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect as connect_to
 from websockets.typing import Origin, Subprotocol
 
+from portico.transports.tls import throwaway_certificate
 from tools.command import port_of, portico, started_portico
 
 SERVICE = """
@@ -187,6 +188,20 @@ def test_a_door_is_served_where_the_line_says(web: Path) -> None:
         done = portico("fetch", server.listening())
         assert (done.returncode, done.stdout) == (0, b"hello\n")
         assert portico("fetch", f"http+unix:{web.parent}/web.sock:/").stdout == b"hello\n"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+def test_a_door_over_tls_has_its_certificate_in_the_file(web: Path) -> None:
+    where = ("run", f"{web}:door", "--listen", "https://127.0.0.1:0")
+    done = portico(*where)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"https://127.0.0.1:0 needs a certificate; write" in done.stderr and b"--config" in done.stderr
+    certificate, key = throwaway_certificate(["127.0.0.1"], directory=web.parent)
+    config = web.with_name("settings.toml")
+    config.write_text(f'[tls]\ncertificate = "{Path(certificate).name}"\nkey = "{Path(key).name}"\n')
+    with started_portico(*where, "--config", str(config)) as server:
+        assert portico("fetch", server.listening(), "--ca", certificate).stdout == b"hello\n"
         server.send_signal(signal.SIGTERM)
         assert server.wait() == 0
 

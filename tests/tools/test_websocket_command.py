@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import websockets
 from peers import need_program
+from ports import free_port
 from server.support import Certificates, certificates
 from websockets.sync.client import connect as connect_to
 
@@ -241,9 +242,9 @@ def test_through_a_proxy(peer: Peer) -> None:
 @contextlib.contextmanager
 def started_ncat_proxy() -> Iterator[str]:
     from tools.command import started
-    from tools.test_piping import free_port, wait_for_listener
+    from tools.test_piping import wait_for_listener
 
-    port = free_port()
+    port = str(free_port())
     with started("ncat", "-l", "-k", "--proxy-type", "http", "127.0.0.1", port, stdin=subprocess.DEVNULL):
         wait_for_listener(port)
         yield port

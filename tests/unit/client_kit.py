@@ -82,13 +82,6 @@ def black_hole(host: str = "127.0.0.1") -> Iterator[Address]:
         yield address
 
 
-def refused_port(host: str = "127.0.0.1") -> int:
-    """A port where nobody listens, in the range that the system gives to nobody's clients."""
-    with listening(host) as (_, address):
-        assert address.port is not None
-        return address.port
-
-
 async def accept(sock: socket.socket) -> socket.socket:
     connected, _ = await asyncio.get_running_loop().sock_accept(sock)
     connected.setblocking(False)

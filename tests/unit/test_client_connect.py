@@ -17,8 +17,8 @@ from client_kit import (
     leftovers_gone,
     listening,
     on_both_loops,
-    refused_port,
 )
+from ports import free_port
 
 from portico._core import Lines, driven
 from portico.address import Address
@@ -237,7 +237,7 @@ async def test_localhost_is_resolved_by_the_system() -> None:
 
 @on_both_loops
 async def test_refused_is_told_in_one_line() -> None:
-    error = await reason(connect(f"tcp://127.0.0.1:{refused_port()}"))
+    error = await reason(connect(f"tcp://127.0.0.1:{free_port()}"))
     assert shown(error) == "cannot connect to tcp://127.0.0.1:PORT: connect: connection refused"
     assert isinstance(error.__cause__, ConnectionRefusedError)
     assert isinstance(error, ConnectionError)
@@ -246,7 +246,7 @@ async def test_refused_is_told_in_one_line() -> None:
 @on_both_loops
 async def test_each_address_is_told() -> None:
     resolver = FakeResolver("127.0.0.1", "127.0.0.2")
-    error = await reason(connect(f"tcp://two.test:{refused_port()}", resolver=resolver))
+    error = await reason(connect(f"tcp://two.test:{free_port()}", resolver=resolver))
     assert shown(error) == (
         "cannot connect to tcp://two.test:PORT; tcp://127.0.0.1:PORT: connect: connection refused after N s; "
         "tcp://127.0.0.2:PORT: connect: connection refused after N s"
@@ -403,7 +403,7 @@ async def test_the_source_is_where_it_comes_from() -> None:
 
 @on_both_loops
 async def test_a_source_port_alone_is_kept_for_either_family() -> None:
-    port = refused_port()
+    port = free_port()
     with listening("127.0.0.2") as (sock, address):
         resolver = FakeResolver("127.0.0.1", "127.0.0.2")
         async with connect(address.replace(host="two.test"), source=f":{port}", resolver=resolver) as stream:

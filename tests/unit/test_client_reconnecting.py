@@ -4,7 +4,8 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from client_kit import FakeClock, accept, clock, listening, on_both_loops, refused_port, wait_until
+from client_kit import FakeClock, accept, clock, listening, on_both_loops, wait_until
+from ports import free_port
 
 from portico._core import Lines
 from portico.address import Address
@@ -49,7 +50,7 @@ async def test_each_time_a_fresh_connection(clock: FakeClock) -> None:
 
 @on_both_loops
 async def test_it_outlives_a_restart_of_the_server(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = refused_port()
+    port = free_port()
     heard = []
     async with contextlib.AsyncExitStack() as servers:
         await servers.enter_async_context(greeting(port, "first"))
@@ -133,7 +134,7 @@ async def test_what_stays_is_raised(clock: FakeClock) -> None:
 
 @on_both_loops
 async def test_so_many_failures_in_a_row_are_raised(clock: FakeClock) -> None:
-    port = refused_port()
+    port = free_port()
     connected = 0
     server = contextlib.AsyncExitStack()
     await server.enter_async_context(greeting(port))
@@ -149,7 +150,7 @@ async def test_so_many_failures_in_a_row_are_raised(clock: FakeClock) -> None:
 @on_both_loops
 async def test_cancelled_while_it_waits() -> None:
     async def iterate() -> None:
-        async for _ in reconnecting(f"tcp://127.0.0.1:{refused_port()}"):
+        async for _ in reconnecting(f"tcp://127.0.0.1:{free_port()}"):
             pass
 
     running = asyncio.ensure_future(iterate())

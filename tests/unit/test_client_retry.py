@@ -6,7 +6,8 @@ import ssl
 from collections.abc import Callable
 
 import pytest
-from client_kit import FakeClock, FakeResolver, accept, clock, listening, on_both_loops, refused_port
+from client_kit import FakeClock, FakeResolver, accept, clock, listening, on_both_loops
+from ports import free_port
 
 from portico.address import Address
 from portico.client import Retry, connect, is_temporary
@@ -113,7 +114,7 @@ def test_numbers_out_of_range_are_refused(make: Callable[[], Retry], said: str) 
 
 @on_both_loops
 async def test_all_tries_are_told_and_waited_for(clock: FakeClock) -> None:
-    address = f"tcp://127.0.0.1:{refused_port()}"
+    address = f"tcp://127.0.0.1:{free_port()}"
     with pytest.raises(ConnectError) as caught:
         await connect(address, retry=Retry(attempts=3, jitter=0.0))
     assert [str(each.address) for each in caught.value.attempts] == [address] * 3
@@ -124,14 +125,14 @@ async def test_all_tries_are_told_and_waited_for(clock: FakeClock) -> None:
 @on_both_loops
 async def test_of_many_tries_the_last_hundred_are_told(clock: FakeClock) -> None:
     with pytest.raises(ConnectError) as caught:
-        await connect(f"tcp://127.0.0.1:{refused_port()}", retry=Retry(attempts=150))
+        await connect(f"tcp://127.0.0.1:{free_port()}", retry=Retry(attempts=150))
     assert len(caught.value.attempts) == 100
     assert len(clock.slept) == 149
 
 
 @on_both_loops
 async def test_a_server_that_comes_up_is_found(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = refused_port()
+    port = free_port()
     with socket.socket() as server:
 
         async def sleep(seconds: float) -> None:

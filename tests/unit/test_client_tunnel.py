@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from client_kit import FakeClock, FakeResolver, clock, on_both_loops, refused_port, wait_until
+from client_kit import FakeClock, FakeResolver, clock, on_both_loops, wait_until
+from ports import free_port
 from proxy_kit import (
     ADDRESS,
     HTTP_YES,
@@ -301,7 +302,7 @@ async def test_refusals_of_http(start: str, answer: bytes, said: str, temporary:
 
 @on_both_loops
 async def test_a_proxy_that_nobody_runs() -> None:
-    port = refused_port()
+    port = free_port()
     error = await failure(connect(TARGET, proxy=f"socks5://127.0.0.1:{port}"))
     assert re.fullmatch(
         rf"cannot connect to {TARGET}; tcp://127.0.0.1:{port}: connect: connection refused after \d\.\d\d s", str(error)

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from interop.support import sample, unused_port
+from interop.support import sample
 from interop.test_proxies import microsocks, program, tinyproxy
 from peers import need_program, nginx_settings
+from ports import free_port
 from server.support import Certificates, certificates, scenario
 
 import portico
@@ -39,7 +40,7 @@ NGINX = nginx_settings("""
 @contextlib.asynccontextmanager
 async def nginx(folder: Path, certificates: Certificates) -> AsyncIterator[tuple[str, str]]:
     """nginx on two ports and a Unix socket: give its URLs for HTTP and HTTPS."""
-    path, port, secure = need_program("nginx"), unused_port(), unused_port()
+    path, port, secure = need_program("nginx"), free_port(), free_port()
     (folder / "files").mkdir()
     (folder / "files" / "sample").write_bytes(sample())
     (folder / "files" / "private").mkdir()
@@ -117,7 +118,7 @@ async def test_proxies(scheme: str, tmp_path: Path, certificates: Certificates) 
         assert (await portico.fetch(server.url, proxy=through)).body == b"hello"
         url = f"https://localhost:{secure.address.port}/"
         assert (await portico.fetch(url, proxy=through, tls=certificates.client())).body == b"hello"
-        nobody = f"http://127.0.0.1:{unused_port()}/"
+        nobody = f"http://127.0.0.1:{free_port()}/"
         with pytest.raises(portico.ConnectError) as caught:
             await portico.fetch(nobody, proxy=through)
         assert caught.value.attempts[-1].stage == "proxy"
@@ -125,7 +126,7 @@ async def test_proxies(scheme: str, tmp_path: Path, certificates: Certificates) 
 
 @scenario()
 async def test_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALL_PROXY", f"socks5h://127.0.0.1:{unused_port()}")
+    monkeypatch.setenv("ALL_PROXY", f"socks5h://127.0.0.1:{free_port()}")
     monkeypatch.setenv("NO_PROXY", "")
     async with playing(OK) as server:
         assert (await portico.fetch(server.url)).body == b"hello"

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from interop.support import unused_port
 from interop.test_proxies import program
 from peers import need_program, nginx_settings
+from ports import free_port
 from server.support import scenario
 
 import portico
@@ -205,7 +205,7 @@ listen door
 
 @contextlib.asynccontextmanager
 async def proxied(kind: str, folder: Path, door: portico.Door) -> AsyncIterator[portico.Address]:
-    path, port = need_program(kind), unused_port()
+    path, port = need_program(kind), free_port()
     folder.chmod(0o755)
     file = folder / "conf"
     async with portico.serve(door, "tcp://127.0.0.1:0") as server:

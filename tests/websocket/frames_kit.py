@@ -13,6 +13,7 @@ import portico
 from portico._core import LoopWire, Settings, hub_of
 from portico._core.frames import Frames
 from portico.protocols.deflate import Agreed, Deflate
+from portico.protocols.http_request import RequestHead
 from portico.websocket.channel import WebSocket
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -141,7 +142,7 @@ class Fed:
         if early:
             stream.unread(early)
         frames = {"ping_interval": None, **frames}
-        self.socket = WebSocket(stream, codec or Frames(**frames))
+        self.socket = WebSocket(stream, codec or Frames(**frames), RequestHead("GET", "/"))
         self.key = None if frames.get("client") else KEY
         """What the peer masks with."""
 

@@ -33,7 +33,10 @@ async def test_the_request_is_as_the_rfc_has_it() -> None:
             assert peer.fields["sec-websocket-version"] == "13"
             assert len(peer.fields["sec-websocket-key"]) == 24
             assert not {"origin", "authorization", "cookie", "sec-websocket-protocol"} & set(peer.fields)
-            assert (channel.subprotocol, channel.request) == (None, None)
+            assert channel.subprotocol is None
+            sent = [f"{name}: {value}" for name, value in channel.request.headers]
+            assert (channel.request.path, channel.request.query) == ("/chat", "room=1")
+            assert peer.head.split("\r\n")[1:] == sent
             channel.abort()
 
 

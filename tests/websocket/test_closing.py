@@ -338,6 +338,22 @@ async def test_a_drain_tells_1001_whether_handlers_end_or_not() -> None:
 
 
 @scenario()
+async def test_a_code_that_was_chosen_stands_during_a_drain() -> None:
+    for code in (1000, 4001):
+
+        async def handler(socket: portico.WebSocket, code: int = code) -> None:
+            await socket.draining.wait()
+            await socket.close(code, "chosen")
+
+        async with plain_client(handler) as client:
+            draining = asyncio.create_task(client.server.drain(1))
+            close = await client.frame()
+            assert (close_code(close), close.payload[2:]) == (code, b"chosen")
+            await client.send(closing(code))
+            await draining
+
+
+@scenario()
 async def test_a_drain_waits_not_long_for_a_client_that_answers_nothing() -> None:
     async def handler(socket: portico.WebSocket) -> None:
         await asyncio.Event().wait()

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from interop.support import unused_port
 from interop.test_proxies import program
 from peers import need_program, nginx_settings
+from ports import free_port
 from server.support import Certificates, certificates, echo, scenario
 
 import portico
@@ -37,12 +37,10 @@ NGINX = nginx_settings("""
 @contextlib.asynccontextmanager
 async def nginx(folder: Path, certificates: Certificates, behind: str) -> AsyncIterator[str]:
     """nginx before the server at the URL `behind`: give its own."""
-    path, port = need_program("nginx"), unused_port()
+    path, port = need_program("nginx"), free_port()
     file = folder / "nginx.conf"
     certificate = certificates.issue("127.0.0.1")
-    file.write_text(
-        NGINX.format(folder=folder, port=port, certificate=certificate, behind=behind, closed=unused_port())
-    )
+    file.write_text(NGINX.format(folder=folder, port=port, certificate=certificate, behind=behind, closed=free_port()))
     folder.chmod(0o755)
     async with program(path, "-p", str(folder), "-c", str(file), "-e", f"{folder}/error.log", port=port):
         yield f"wss://127.0.0.1:{port}"

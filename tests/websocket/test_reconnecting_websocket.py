@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-import socket
 from email.utils import formatdate
 from typing import Any
 
 import pytest
+from ports import free_port
 from server.support import scenario
 from unit.client_kit import FakeClock, clock
 
@@ -160,9 +160,7 @@ async def test_a_server_that_restarts_is_found_again(clock: FakeClock) -> None:
 
 @scenario()
 async def test_nobody_there_is_tried_again(clock: FakeClock) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    error = await failure(portico.connect(f"ws://127.0.0.1:{port}/", retry=Retry(attempts=2)))
+    error = await failure(portico.connect(f"ws://127.0.0.1:{free_port()}/", retry=Retry(attempts=2)))
     assert [each.stage for each in error.attempts] == ["connect", "connect"]
 
 

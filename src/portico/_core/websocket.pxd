@@ -10,7 +10,7 @@ cdef class WebSocketBase(FrameReader):
     cdef Py_ssize_t held_size
     # the end
     cdef bint close_sent
-    cdef int closing_code
+    cdef int closing_code                       # that a close frame will have; 0: nobody has chosen
     cdef bytes closing_reason
     cdef readonly object close_code     # what the peer said, 1005 where it gave none, 1006 where it said nothing
     cdef readonly str close_reason

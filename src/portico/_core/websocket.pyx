@@ -47,7 +47,6 @@ cdef class WebSocketBase(FrameReader):
     def __init__(self, Wire wire not None, Frames frames not None, Settings settings not None, owner=None,
                  Connection predecessor=None):
         self.frames = frames
-        self.closing_code = NORMAL
         self.closing_reason = b""
         self.close_reason = ""
         self.heard = portico_monotonic()
@@ -127,7 +126,7 @@ cdef class WebSocketBase(FrameReader):
         return ChannelBase.expire(self, now)
 
     cdef int time_out(self, str reason) except -1:
-        if self.closing_code == NORMAL:
+        if not self.closing_code:
             self.closing_code = GOING_AWAY if self.message_begun == 0 else POLICY
         return ChannelBase.time_out(self, reason)
 
@@ -220,8 +219,8 @@ cdef class WebSocketBase(FrameReader):
         if self.closing or self.lost:
             return 0
         if not self.close_sent:
-            if self.closing_code == NORMAL and self.draining and not self.close_received:
-                self.closing_code = GOING_AWAY
+            if not self.closing_code:
+                self.closing_code = GOING_AWAY if self.draining else NORMAL
             self.put_close(self.closing_code, self.closing_reason)
         if self.read_state == OPEN:
             self.unwanted = True        # of the message that is coming only the end matters
@@ -288,13 +287,15 @@ cdef class WebSocketBase(FrameReader):
         """Whether it is still open what the close frame will say."""
         return not (self.closing or self.lost or self.close_received or self.failing)
 
-    def close(self, code=NORMAL, reason=""):
+    def close(self, code=None, reason=""):
         """Close with a closing handshake, which `close_timeout` bounds: what is queued leaves first, then `code` and
         `reason` (at most 123 bytes of UTF-8). Await the result to wait for the end. May be called again at any time.
 
+        `code`: default 1000 (normal closure), or 1001 (going away) while the server drains.
+
         :raises ProtocolError: a code that may not be sent (RFC 6455 section 7.4), or too long a reason"""
         cdef bytes encoded
-        if not isinstance(code, int) or not 0 < code < 5000 or not may_be_sent(code):
+        if code is not None and (not isinstance(code, int) or not 0 < code < 5000 or not may_be_sent(code)):
             raise ProtocolError(f"{code} cannot be sent as a close code: 1000 to 1003, 1007 to 1014 and 3000 to 4999 can")
         try:
             encoded = reason.encode()
@@ -303,7 +304,7 @@ cdef class WebSocketBase(FrameReader):
         if len(encoded) > CONTROL_SIZE - 2:
             raise ProtocolError(f"the reason for closing has at most {CONTROL_SIZE - 2} bytes, not {len(encoded)}")
         if self.may_choose():
-            self.closing_code, self.closing_reason = code, encoded
+            self.closing_code, self.closing_reason = code or 0, encoded
         return ChannelBase.close(self)
 
     def close_after(self, error):
@@ -316,7 +317,7 @@ cdef class WebSocketBase(FrameReader):
 
     def dismiss(self):
         """Close with 1001, and within two seconds."""
-        if self.closing_code == NORMAL and not self.close_received:
+        if not self.closing_code:
             self.closing_code = GOING_AWAY
         self.begin_closing()
         if not self.lost:

@@ -26,6 +26,7 @@ class RequestHead:
         "headers",
         "keep_alive",
         "method",
+        "params",
         "query",
         "raw_path",
         "target",
@@ -39,6 +40,8 @@ class RequestHead:
         """Of a target that is a whole URL (RFC 9112, 3.2.2): its host and port, which come before the Host field."""
         self.body_size: int | None = 0
         """Bytes of the body; None: it is chunked."""
+        self.params: dict[str, str] = {}
+        """What the pattern of the route found in the path: `/rooms/{room}`."""
         self.keep_alive = True
         self.upgrade = self.expects_continue = False
         if target[:1] != "/":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from portico._core import Records, TLSWire, Wire
 from portico.address import AF_UNIX, SCHEMES, Address
-from portico.errors import PorticoError
+from portico.errors import BindError, PorticoError
 from portico.server.admission import packed_host
 from portico.server.listener_base import ListenerBase
 from portico.server.session import Session
@@ -87,17 +87,16 @@ class Listener(ListenerBase):
         """All the addresses that it listens on."""
         if self._memory is not None:
             return [self.spec.name]
+        return [self._named(each.address) for each in self.sockets]
+
+    def _named(self, bound: Address) -> Address:
+        """Return `bound` as what is served there is called."""
         url = self.spec.url
         if url is None:
-            return [each.address.replace(scheme=self.scheme) for each in self.sockets]
+            return bound.replace(scheme=self.scheme)
         if url.port is None:
-            return [url for _ in self.sockets]
-        return [
-            url.replace(
-                host=each.address.host, port=each.address.port, flow=each.address.flow, scope=each.address.scope
-            )
-            for each in self.sockets
-        ]
+            return url
+        return url.replace(host=bound.host, port=bound.port, flow=bound.flow, scope=bound.scope)
 
     # listening
 
@@ -116,9 +115,14 @@ class Listener(ListenerBase):
         numeric = [spec.address]
         if not spec.address.is_wildcard:
             numeric = await resolve(spec.address, resolver=resolver)
-        self.sockets = listen(
-            spec.address, numeric, backlog=spec.backlog, options=spec.options, mode=spec.mode, owner=spec.owner
-        )
+        try:
+            self.sockets = listen(
+                spec.address, numeric, backlog=spec.backlog, options=spec.options, mode=spec.mode, owner=spec.owner
+            )
+        except BindError as error:
+            if isinstance(error.address, Address):
+                error.address = self._named(error.address)
+            raise
 
     def accept(self) -> None:
         """Begin to take connections."""

@@ -5,12 +5,12 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from portico.address import SCHEMES
+from portico.address import SCHEMES, Address
 from portico.errors import ConfigurationError, PorticoError
 from portico.server.limits import Limits
 from portico.server.running import LoopName, run
@@ -47,18 +47,18 @@ def run_service(
     target: str, *, listen: Sequence[str] = (), loop: LoopName | None, config: Path | None, debug: bool
 ) -> None:
     """Run the service that `target` names until SIGTERM or Ctrl-C; or the Door, at the addresses `listen`."""
-    service = load_service(target, listen)
-    if config is not None:
-        configure(service, config)
+    settings = FileSettings() if config is None else read_settings(config)
+    service = load_service(target, listen, tls=settings.tls)
+    settings.apply(service)
     try:
         run(service, loop=loop, debug=debug)
     except ImportError:
         raise Stop("uvloop is not installed here", WRONG, "use --loop asyncio") from None
 
 
-def load_service(target: str, listen: Sequence[str] = ()) -> Service:
+def load_service(target: str, listen: Sequence[str] = (), *, tls: TLS | None = None) -> Service:
     """Return the service that `MODULE:NAME` or `FILE.py:NAME` names; NAME may be a function that returns one. A Door
-    becomes a service at the addresses `listen`.
+    becomes a service at the addresses `listen`, those of https with `tls`.
 
     :raises Stop: there is none
     :raises ConfigurationError: a Door cannot be served there"""
@@ -76,7 +76,11 @@ def load_service(target: str, listen: Sequence[str] = ()) -> Service:
     if _is_door(found):
         service = Service()
         for address in listen or [DOOR_AT]:
-            service.listen(address, found)
+            secure = Address.parse(address).carrier.scheme == "tls"
+            if secure and tls is None:
+                hint = "write certificate and key in [tls] of a TOML file, and name that with --config"
+                raise Stop(f"{address} needs a certificate", WRONG, hint)
+            service.listen(address, found, tls=tls if secure else None)
         return service
     if listen:
         raise Stop("--listen is for a Door", WRONG, "a Service listens where it says itself")
@@ -153,8 +157,33 @@ class _told:
 # The file of settings.
 
 
-def configure(service: Service, path: Path) -> None:
-    """Set limits, TLS and WebSockets of all listeners as a TOML file says.
+@dataclass(frozen=True)
+class FileSettings:
+    """What a file says of all listeners; `path` is for errors."""
+
+    path: Path | None = None
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    tls: TLS | None = None
+    websocket: Mapping[str, Any] | None = None
+
+    def apply(self, service: Service) -> None:
+        """Set limits, TLS and WebSockets of the listeners.
+
+        :raises ConfigurationError: something does not fit one of them"""
+        try:
+            service.specs[:] = [self._applied(spec) for spec in service.specs]
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{self.path}: {error}") from error
+
+    def _applied(self, spec: ListenerSpec) -> ListenerSpec:
+        spec = replace(spec, limits=replace(spec.limits, **self.limits))
+        if self.tls is not None and spec.address.scheme in ("tcp", "tls"):
+            spec = replace(spec, tls=self.tls)
+        return spec if self.websocket is None else _with_websocket(spec, self.websocket)
+
+
+def read_settings(path: Path) -> FileSettings:
+    """Return what a TOML file says.
 
     `[limits]` has the names of `portico.Limits`, for every listener; `[tls]` those of `portico.TLS`, for the listeners
     on TCP; `[websocket]` some of `portico.WebSocketSettings`, for the listeners at ws, wss and ws+unix.
@@ -174,16 +203,12 @@ def configure(service: Service, path: Path) -> None:
     try:
         limits = _limits(settings.get("limits", {}))
         tls = _tls(settings["tls"], path.parent) if "tls" in settings else None
-        specs = [replace(spec, limits=replace(spec.limits, **limits)) for spec in service.specs]
         if tls is not None:
-            specs = [replace(spec, tls=tls) if spec.address.scheme in ("tcp", "tls") else spec for spec in specs]
             tls.server_context()
-        if "websocket" in settings:
-            values = _websocket(settings["websocket"])
-            specs = [_with_websocket(spec, values) for spec in specs]
+        websocket = _websocket(settings["websocket"]) if "websocket" in settings else None
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
-    service.specs[:] = specs
+    return FileSettings(path, limits, tls, websocket)
 
 
 def _limits(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,13 +249,13 @@ def _websocket(table: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _changed(settings: "WebSocketSettings | None", values: dict[str, Any]) -> "WebSocketSettings":
+def _changed(settings: "WebSocketSettings | None", values: Mapping[str, Any]) -> "WebSocketSettings":
     from portico.websocket.settings import WebSocketSettings
 
     return replace(settings or WebSocketSettings(), **values)
 
 
-def _with_websocket(spec: ListenerSpec, values: dict[str, Any]) -> ListenerSpec:
+def _with_websocket(spec: ListenerSpec, values: Mapping[str, Any]) -> ListenerSpec:
     """Return `spec` with `values` in place of what the program says of WebSockets, if it serves such."""
     if spec.url is None or spec.upon is None or not SCHEMES[spec.url.scheme].opened_by:
         return spec

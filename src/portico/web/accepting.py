@@ -60,7 +60,7 @@ def upgrade(request: Request, found: Upgrade, settings: WebSocketSettings, data:
     stream = request.stream
     stream.send(response_head(101, [*items, *settings.fields]))
     frames = settings.frames(False, agreement.deflate)
-    channel = WebSocket(stream, frames, request=request, subprotocol=agreement.subprotocol, data=data)
+    channel = WebSocket(stream, frames, request, subprotocol=agreement.subprotocol, data=data)
     session: Any = channel.owner
     if session is not None and hasattr(session, "connection"):
         session.connection = channel  # else it would keep the stream

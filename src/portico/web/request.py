@@ -29,12 +29,10 @@ class Incoming(Protocol):
 class Request(RequestHead):
     """A request, with its body and its connection. Its body comes piece by piece, when it is asked for."""
 
-    __slots__ = ("_body", "incoming", "params")
+    __slots__ = ("_body", "incoming")
 
     def __init__(self, method: str, target: str, version: str = "1.1", headers: Headers = Headers()) -> None:  # noqa: B008
         super().__init__(method, target, version, headers)
-        self.params: dict[str, str] = {}
-        """What the pattern of the route found in the path: `/rooms/{room}`."""
         self.incoming: Incoming | None = None
         """What brings the body; None: the connection is somebody else's from here on."""
         self._body: bytes | None = None
@@ -131,7 +129,7 @@ class Request(RequestHead):
 class BlockingRequest(RequestHead):
     """The request that a route gets which is a plain function: its body is there already."""
 
-    __slots__ = ("_body", "local_address", "params", "remote_address", "secure")
+    __slots__ = ("_body", "local_address", "remote_address", "secure")
 
     def __init__(self, request: Request, body: bytes) -> None:
         super().__init__(request.method, request.target, request.version, request.headers)

@@ -117,7 +117,7 @@ class AsgiMount:
             channel.subprotocol = subprotocol
         if data is not None:
             channel.data = data
-        peer = WebSocket(Stream(far, PUMP.settings(), scheme="mem"), self._far_frames)
+        peer = WebSocket(Stream(far, PUMP.settings(), scheme="mem"), self._far_frames, request)
         over = sessions.begin(channel, session)
         del channel
         try:
@@ -132,7 +132,7 @@ class AsgiMount:
 
     def _channel(self, stream: Stream, request: ScopeRequest) -> WebSocket:
         stream._local, stream._remote = request.known_addresses
-        return WebSocket(stream, self.settings.frames(False, None), scheme="mem", request=request)
+        return WebSocket(stream, self.settings.frames(False, None), request, scheme="mem")
 
     async def _admit(self, request: ScopeRequest, send: Send) -> object:
         """Return what `authorize` attached, or `_REFUSED` when that has been sent."""

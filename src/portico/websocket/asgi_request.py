@@ -14,7 +14,7 @@ __all__ = ["ScopeRequest"]
 class ScopeRequest(RequestHead):
     """A request for a WebSocket: its head, where it came from, and what a router found in its path."""
 
-    __slots__ = ("_local", "_remote", "params", "scope")
+    __slots__ = ("_local", "_remote", "scope")
 
     def __init__(self, scope: dict[str, Any]) -> None:
         path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
@@ -24,8 +24,7 @@ class ScopeRequest(RequestHead):
         super().__init__("GET", target, scope.get("http_version", "1.1"), headers)
         self.scope = scope
         """What the server told."""
-        self.params: dict[str, Any] = dict(scope.get("path_params") or {})
-        """What a router found in the path: `/rooms/{room}`."""
+        self.params = dict(scope.get("path_params") or {})
         self._local = _address(scope.get("server"))
         self._remote = _address(scope.get("client"))
         if self._remote is None and self._local is not None and self._local.path:

@@ -13,7 +13,8 @@ from portico.transports.connection import Channel, Stream
 
 if TYPE_CHECKING:
     from portico._core.frames import Frames
-    from portico.web.request import Request
+    from portico.protocols.http_request import RequestHead
+    from portico.protocols.http_response import ResponseHead
     from portico.websocket.face import BlockingWebSocket
 
 __all__ = ["WebSocket"]
@@ -32,13 +33,15 @@ class WebSocket(WebSocketBase, Channel[str | bytes]):
     is a connection that ends without a closing handshake (1006). What breaks the rules of the protocol, is too large or
     not UTF-8 is an error of `recv` after all that came before it, and the peer is told by close codes 1002, 1009, 1007.
 
-    :ivar request: the request that it began with; of a client it is None, which the type does not say.
+    :ivar request: the request that it began with, as it came or, of a client, as it was sent.
+    :ivar response: of a client, what the server answered: `response.headers` has its cookies; of a server None.
     :ivar subprotocol: the one that both sides chose, or None.
     :ivar data: what `authorize` attached."""
 
     __slots__ = ()
 
-    request: "Request" = None  # type: ignore[assignment]  # of a server it is there, and handlers are spared a check
+    request: "RequestHead"
+    response: "ResponseHead | None" = None
     subprotocol: str | None = None
     data: Any = None
     _sends_fragments = False
@@ -47,9 +50,10 @@ class WebSocket(WebSocketBase, Channel[str | bytes]):
         self,
         stream: Stream,
         frames: "Frames",
+        request: "RequestHead",
         *,
+        response: "ResponseHead | None" = None,
         scheme: str | None = None,
-        request: Any = None,
         subprotocol: str | None = None,
         data: Any = None,
     ) -> None:
@@ -62,8 +66,9 @@ class WebSocket(WebSocketBase, Channel[str | bytes]):
         self._local, self._remote = stream._local, stream._remote
         if stream.proxy_header is not None:
             self.proxy_header = stream.proxy_header
-        if request is not None:
-            self.request = request
+        self.request = request
+        if response is not None:
+            self.response = response
         if subprotocol is not None:
             self.subprotocol = subprotocol
         if data is not None:

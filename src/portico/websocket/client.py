@@ -10,6 +10,8 @@ from portico.address import SCHEMES, Address
 from portico.client.connect import Connector, Story
 from portico.errors import ConfigurationError, EndOfStream, ProtocolError, StatusError
 from portico.protocols.http_asking import PRIVATE, REDIRECTS, authority, authorization, has_same_origin, redirected
+from portico.protocols.http_headers import Headers
+from portico.protocols.http_request import RequestHead
 from portico.protocols.http_response import ResponseHead, ResponseParser, request_head
 from portico.protocols.websocket import KEY_SIZE, Offer
 from portico.transports.connection import Stream
@@ -45,7 +47,7 @@ def opened(address: Address, *, codec: object, tls: TLS | None, settings: WebSoc
     if tls is None and SCHEMES[address.scheme].secure:
         tls = TLS()
     opening = Opening(address, settings, None if tls is None else _with_alpn(tls))
-    opening.head(Offer(bytes(KEY_SIZE)))  # now, so that what cannot be sent is told at the call
+    opening.request(Offer(bytes(KEY_SIZE)))  # now, so that what cannot be sent is told at the call
     return opening
 
 
@@ -106,7 +108,8 @@ class Opening:
 
     async def _shake(self, stream: Stream, deadline: float | None) -> "WebSocket | Opening":
         offer = Offer(os.urandom(KEY_SIZE), self.settings.subprotocols, self.settings.deflate)
-        await stream.send(self.head(offer))
+        request, head = self.request(offer)
+        await stream.send(head)
         parser = ResponseParser()
         body = bytearray()
         try:
@@ -119,7 +122,7 @@ class Opening:
             raise EndOfStream(reason=told) from error
         if parser.head.status == 101:
             stream.unread(parser.rest)
-            return self._upgraded(stream, offer, parser.head)
+            return self._upgraded(stream, offer, request, parser.head)
         place = parser.head.headers.get("Location")
         if parser.head.status in REDIRECTS and place is not None and self.settings.max_redirects:
             return self._redirected(parser.head.status, place)
@@ -151,7 +154,7 @@ class Opening:
         except (OSError, EndOfStream, ProtocolError):  # TimeoutError is an OSError
             pass  # the status is what counts
 
-    def _upgraded(self, stream: Stream, offer: Offer, head: ResponseHead) -> "WebSocket":
+    def _upgraded(self, stream: Stream, offer: Offer, request: RequestHead, head: ResponseHead) -> "WebSocket":
         from portico.websocket.channel import WebSocket
 
         try:
@@ -159,7 +162,9 @@ class Opening:
         except ProtocolError as error:
             raise ProtocolError(f"{self.address} answered the handshake wrongly: {error}") from error
         frames = self.settings.frames(True, agreement.deflate)
-        return WebSocket(stream, frames, scheme=self.address.scheme, subprotocol=agreement.subprotocol)
+        return WebSocket(
+            stream, frames, request, response=head, scheme=self.address.scheme, subprotocol=agreement.subprotocol
+        )
 
     def _redirected(self, status: int, place: str) -> "Opening":
         """Return what to open after a redirect to `place`."""
@@ -171,8 +176,10 @@ class Opening:
             tls = _with_alpn(TLS())
         return Opening(there, self.settings, tls, trusted=False)
 
-    def head(self, offer: Offer) -> bytes:
-        """Return the head of the request."""
+    def request(self, offer: Offer) -> tuple[RequestHead, bytes]:
+        """Return the request, and how it is sent.
+
+        :raises ConfigurationError: settings that cannot be sent"""
         settings = self.settings
         given = [each for each in settings.fields if self.trusted or each[0].lower() not in PRIVATE]
         items: list[tuple[str, str]] = []
@@ -186,4 +193,6 @@ class Opening:
                 items.append(("Authorization", authorization(settings.credentials)))
             if settings.cookies:
                 items.append(("Cookie", "; ".join(f"{name}={value}" for name, value in settings.cookies.items())))
-        return request_head("GET", self.address.path, [*items, *given])
+        items += given
+        head = request_head("GET", self.address.path, items)
+        return RequestHead("GET", self.address.path, headers=Headers(items)), head

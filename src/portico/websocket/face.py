@@ -10,7 +10,8 @@ from portico.transports.faces import BlockingChannel
 from portico.websocket.channel import WebSocket
 
 if TYPE_CHECKING:
-    from portico.web.request import Request
+    from portico.protocols.http_request import RequestHead
+    from portico.protocols.http_response import ResponseHead
 
 __all__ = ["BlockingWebSocket"]
 
@@ -25,9 +26,14 @@ class BlockingWebSocket(BlockingChannel[str | bytes]):
         super().__init__(connection, loop)
 
     @property
-    def request(self) -> "Request":
-        """The request that it began with; of a client it is None."""
+    def request(self) -> "RequestHead":
+        """The request that it began with, as it came or, of a client, as it was sent."""
         return self.connection.request
+
+    @property
+    def response(self) -> "ResponseHead | None":
+        """Of a client, what the server answered; of a server None."""
+        return self.connection.response
 
     @property
     def subprotocol(self) -> str | None:
@@ -61,8 +67,12 @@ class BlockingWebSocket(BlockingChannel[str | bytes]):
         :raises ClosedError: the connection is closed or lost"""
         return self._call(self.connection.ping, timeout, doing="pinging")
 
-    def close(self, code: int = 1000, reason: str = "", *, timeout: float | None = None, wait: bool = True) -> None:
+    def close(
+        self, code: int | None = None, reason: str = "", *, timeout: float | None = None, wait: bool = True
+    ) -> None:
         """Close with a closing handshake; returns when the connection is over, or without `wait` at once.
+
+        :param code: default 1000 (normal closure), or 1001 (going away) while the server drains
 
         :raises ProtocolError: a code that may not be sent, or too long a reason"""
 
