@@ -106,6 +106,31 @@ async def test_a_page_hears_what_was_said_before_who_is_here_and_what_is_said() 
 
 
 @running
+async def test_a_room_full_of_people_is_told_as_there_is_room() -> None:
+    async with open_room() as (room, server), page_of(server) as other:
+        await other.caught_up(name="other", key="", run="", after=0)
+        crowd = [room._new(room.people[0].channel) for _ in range(20_000)]
+        room.people += crowd
+        async with page_of(server) as page:
+            await page.say(hello=dict(name="Ann", key="", run="", after=0))
+            assert (await page.heard("here"))["who"]["name"] == "other"
+            room._leave(crowd.pop(0))  # who has been told of by now, or will not be
+            room._rename(crowd[-1], "Chen")
+            here: dict[int, str] = {}
+            async for message in page.channel:
+                event = json.loads(message)
+                if event["type"] == "welcome":
+                    break
+                if event["type"] == "left":
+                    here.pop(event["id"], None)
+                else:
+                    here[event["who"]["id"]] = event["who"]["name"]
+            assert here == {each.number: each.name for each in room.people[1:]}
+            assert here[crowd[-1].number] == "Chen" and here[event["you"]] == "Ann"
+        del room.people[1:]
+
+
+@running
 async def test_who_comes_back_hears_what_was_said_since_and_no_more() -> None:
     async with open_room() as (room, server):
         for number in range(5):

@@ -29,6 +29,9 @@ MAX_NAME = 20
 MAX_WHO: Final = 1000
 """Characters of the answer to /who, which has to find room in a line."""
 
+AT_ONCE: Final = 100
+"""People whom a page is told of before there has to be room for more."""
+
 SILENCE = 600.0
 """Seconds after which somebody who says nothing has left, by a door that tells nobody of it (UDP)."""
 
@@ -175,13 +178,15 @@ class Chat:
             person = self._new(channel, by_page=True, key=hello.key)
             await self._catch_up(channel, hello)
             self._replace(hello.key)
+            told = await self._introduce(channel)
             refused = self._refusal(person, hello.name) if hello.name else None
             if hello.name and refused is None:
                 person.name = hello.name
             async with self.pages.join(person.channel):
                 self._enter(person)
-                for each in self.people:
-                    channel.send(event("here", who=each.described()))
+                for number in told.difference(each.number for each in self.people):
+                    channel.send(event("left", id=number))
+                channel.send(event("here", who=person.described()))
                 channel.send(event("welcome", you=person.number))
                 if refused is not None:
                     person.tell(f"{refused}; you are {person.name}")
@@ -202,6 +207,17 @@ class Chat:
             for each in missed[:-1]:
                 channel.send(each)
             await channel.send(missed[-1])
+
+    async def _introduce(self, channel: "WebSocket") -> set[int]:
+        """Send who is here, as there is room; afterwards nobody is here that it was not told of, by their names of now.
+        Return the ids of all that it was told of, who may have left."""
+        told: dict[int, str] = {}
+        while missing := [each for each in self.people if told.get(each.number) != each.name][:AT_ONCE]:
+            for each in missing:
+                told[each.number] = each.name
+                room = channel.send(event("here", who=each.described()))
+            await room
+        return set(told)
 
     def _replace(self, key: str) -> None:
         """Let the person leave who had that key: it is the same page, whose connection was lost."""

@@ -11,8 +11,8 @@ came with it before, which may be lost without the server knowing. `run` and `af
     {"ping": 3}
 
 The room answers the hello with `past`, a `said` for each message that came after `after` (all that it has, if `run` is
-that of another room), a `here` for each person, and `welcome`; nothing is lost between those and what follows. An event
-has a `type`:
+that of another room), a `here` for each person (again for who changes the name meanwhile, `left` for who leaves), and
+`welcome`; nothing is lost between those and what follows. An event has a `type`:
 
     past     room, run, first, last: which messages the room has; one under `first` is lost
     here     who: id, name, door

@@ -202,9 +202,9 @@ function retryNow() {
 
 const events = {
   past: (event) => {
-    catchingUp = { ...event, said: [], people: [] };
+    catchingUp = { ...event, said: [], people: new Map() };
   },
-  here: ({ who }) => catchingUp.people.push(who),
+  here: ({ who }) => catchingUp.people.set(who.id, who),
   welcome: ({ you }) => welcome(you, catchingUp),
   said: (event) => {
     if (catchingUp) catchingUp.said.push(event);
@@ -216,6 +216,10 @@ const events = {
     showPeople();
   },
   left: ({ id }) => {
+    if (catchingUp) {
+      catchingUp.people.delete(id);
+      return;
+    }
     note(`${people.get(id)?.name} left`);
     people.delete(id);
     showPeople();
@@ -242,7 +246,7 @@ function welcome(id, past) {
   lastId = past.said.at(-1)?.id ?? past.last;
   mine.add(id);
   people.clear();
-  for (const each of past.people) people.set(each.id, each);
+  for (const [each, person] of past.people) people.set(each, person);
   byId("room").textContent = document.title = past.room;
   if (!again) divider(`You came in at ${clock.format(Date.now())}`);
   else if (missed.length) divider(`You are back, ${clock.format(Date.now())}`);
