@@ -6,7 +6,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 ROOMS = ["timers", "hub", "queue", "codec", "wire", "memory", "loopwire", "secure", "sender", "connection", "channel"]
-ROOMS += ["stream", "packets", "datagrams", "loopport", "frames", "frame_reader", "websocket"]
+ROOMS += ["stream", "packets", "datagrams", "loopport", "frames", "spares", "frame_reader", "pieces", "websocket"]
 if sys.platform == "linux":
     ROOMS += ["control", "epoll", "epollport"]
 FLAGS = [] if sys.platform == "win32" else ["-O2", "-fno-strict-aliasing"]

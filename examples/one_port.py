@@ -11,7 +11,8 @@ door = portico.Door()
 async def chat(channel: portico.Channel[str]) -> None:
     async with room.join(channel):
         async for text in channel:
-            room.send(f"{channel.remote_address}: {text}", skip=channel)
+            for line in text.splitlines():  # one, unless a browser sent several
+                room.send(f"{channel.remote_address}: {line}", skip=channel)
 
 
 @door.get("/")
@@ -20,7 +21,7 @@ async def page(request: portico.Request) -> str:
 
 
 def service(certificate: str, key: str) -> portico.Service:
-    door.websocket("/chat", chat)
+    door.websocket("/chat", chat, websocket=portico.WebSocketSettings(only="text"))
     tls = portico.TLS(certificate=certificate, key=key)
     switch = portico.Switch(tls=tls, http=door, otherwise=chat, codec=portico.Lines())
     return portico.Service().listen("tcp://127.0.0.1:8000", switch)

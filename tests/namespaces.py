@@ -9,8 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-import pytest
-from peers import need_program
+from peers import missing, need_program
 
 CLONE_NEWNET = 0x40000000
 MULTICAST_ROUTES = ("ip", "-6", "route", "show", "table", "all", "type", "multicast")
@@ -59,7 +58,7 @@ def machines(count: int) -> Iterator[list[Machine]]:
     """Machines without a network but loopback; they are removed in the end."""
     need_program("ip")
     if os.geteuid() != 0:
-        (pytest.fail if os.environ.get("PORTICO_REQUIRE_PEERS") else pytest.skip)("network namespaces need root")
+        missing("network namespaces need root")
     with contextlib.ExitStack() as stack:
         made = []
         for position in range(count):

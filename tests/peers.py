@@ -2,15 +2,21 @@
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test, as this machine has not what it needs; fail it if PORTICO_REQUIRE_PEERS is set."""
+    (pytest.fail if os.environ.get("PORTICO_REQUIRE_PEERS") else pytest.skip)(what)
 
 
 def need_program(name: str) -> str:
     """Return the path of a program; without it the test is skipped, or fails if PORTICO_REQUIRE_PEERS is set."""
     found = shutil.which(name)
     if found is None:
-        (pytest.fail if os.environ.get("PORTICO_REQUIRE_PEERS") else pytest.skip)(f"{name} is not installed")
+        missing(f"{name} is not installed")
     return found
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from typing import Final
@@ -13,16 +14,19 @@ SHARE: Final = 2000
 SHARES: Final = 10
 
 
-def _share() -> int:
+def _share() -> range:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    return int(worker.removeprefix("gw")) if worker else os.getpid()
+    start = FIRST + (int(worker.removeprefix("gw")) % SHARES if worker else secrets.randbelow(SHARES)) * SHARE
+    return range(start, start + SHARE)
 
 
 def _candidates() -> Iterator[int]:
-    start = FIRST + _share() % SHARES * SHARE
-    return itertools.cycle(range(start, start + SHARE))
+    """Go round this process's share. Another run of the tests may have the same one: so each begins anywhere."""
+    place = secrets.randbelow(SHARE)
+    return itertools.cycle([*_ports[place:], *_ports[:place]])
 
 
+_ports = _share()
 _next = _candidates()
 
 
@@ -30,11 +34,13 @@ def free_port(count: int = 1) -> int:
     """Return a port that nobody has, for TCP nor for UDP; with `count` the first of as many in a row. No other test
     gets it before all others were given."""
     found = 0
-    for port, _ in zip(_next, range(SHARE), strict=False):
+    for port in itertools.islice(_next, SHARE):
+        if port == _ports[0]:  # what came before is the other end of the share
+            found = 0
         found = found + 1 if _is_free(port) else 0
         if found == count:
             return port - count + 1
-    raise AssertionError(f"there are no {count} free ports from {FIRST} on")
+    raise AssertionError(f"there are no {count} free ports from {_ports[0]} to {_ports[-1]}")
 
 
 def _is_free(port: int) -> bool:

@@ -111,9 +111,11 @@ if TYPE_CHECKING:
     from portico.web.door import Door as Door
     from portico.web.fetch import fetch as fetch
     from portico.web.fetched import Fetched as Fetched
+    from portico.web.request import BlockingRequest as BlockingRequest
     from portico.web.request import Request as Request
     from portico.web.response import Response as Response
     from portico.websocket.channel import WebSocket as WebSocket
+    from portico.websocket.face import BlockingWebSocket as BlockingWebSocket
     from portico.websocket.settings import WebSocketSettings as WebSocketSettings
 
 __version__ = "0.1.0"
@@ -121,6 +123,8 @@ __version__ = "0.1.0"
 _ON_DEMAND = {
     "OPTIONS": "portico.options",
     "BlockingDatagrams": "portico.transports.datagram_face",
+    "BlockingRequest": "portico.web.request",
+    "BlockingWebSocket": "portico.websocket.face",
     "adopt": "portico.transports.adopting",
     "CORS": "portico.web.cors",
     "datagrams": "portico.transports.datagrams",

@@ -86,6 +86,8 @@ def scheme_of(text: str, default: str | None) -> tuple[Scheme, int]:
     if known is not None and colon:
         return known, len(name) + 1
     if text.startswith("://", len(name)):
+        scheme_called(name, _without_password(text, len(name) + 3))
+    if colon and "+" in name and re.fullmatch("[a-z][a-z0-9+.-]*", name, re.IGNORECASE):  # no host is called so
         scheme_called(name, text)
     return fallback, 0
 
@@ -106,10 +108,31 @@ def read(scheme: Scheme, text: str, start: int) -> Parts:
             )
             fail(f"'//' must follow: {scheme.name}://{form}", text, start)
         start += 2
-    for index in range(start, len(text)):
-        if not text[index].isprintable() or text[index] == " ":
-            fail(f"{text[index]!r} cannot be in an address", text, index)
-    return _read_authority(scheme, text, start) if scheme.is_internet else _read_pair(scheme, text, start)
+    try:
+        for index in range(start, len(text)):
+            if not text[index].isprintable() or text[index] == " ":
+                fail(f"{text[index]!r} cannot be in an address", text, index)
+        return _read_authority(scheme, text, start) if scheme.is_internet else _read_pair(scheme, text, start)
+    except AddressError:
+        shown = _without_password(text, start)
+        if shown == text:
+            raise
+        raise AddressError(_no_login(scheme), shown, start) from None
+
+
+_PASSWORD = re.compile(r"[^/?#@:\[]*:((?!\d*[/?#]).*)@", re.DOTALL)
+"""What may be a password before a host, in any letters; not the path behind a port."""
+
+
+def _without_password(text: str, start: int) -> str:
+    """`text` as an error may show it: where a host may stand, at `start`, there is no password before it."""
+    found = _PASSWORD.match(text, start)
+    return text if found is None else f"{text[: found.start(1)]}…{text[found.end(1) :]}"
+
+
+def _no_login(scheme: Scheme) -> str:
+    remedy = ": give them as credentials=" if scheme.parts == "url" else ""
+    return f"an address has no user name or password{remedy}"
 
 
 def checked(scheme: Scheme, parts: Parts) -> Parts:
@@ -183,9 +206,11 @@ def _read_authority(scheme: Scheme, text: str, start: int) -> Parts:
             fail("this bracket is never closed", text, start)
     end = min((found for found in (text.find(mark, close) for mark in "/?#") if found >= 0), default=len(text))
     if text.find("@", close, end) >= 0:
-        fail("an address has no user name or password", text, start)
+        fail(_no_login(scheme), text, start)
     if end < len(text) and scheme.parts != "url":
-        fail(f"nothing can follow the {what} of a {scheme.name} address", text, end)
+        web = {"tcp": ": write ws:// or http:// before it", "tls": ": write wss:// or https:// before it"}
+        hint = web.get(scheme.name, "") if start == 0 and text[end] == "/" else ""
+        fail(f"nothing can follow the {what} of a {scheme.name} address{hint}", text, end)
     if start == end:
         fail(f"the host and the {what} are missing", text, start)
     path = _url_path(scheme, text, end)

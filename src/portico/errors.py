@@ -258,9 +258,14 @@ class StatusError(PorticoError, ConnectionError):
 
     def __str__(self) -> str:
         who = "the server" if self.address is None else str(self.address)
-        first = self.body[:200].decode(errors="replace").strip().splitlines()[:1]
-        told = f": {first[0]}" if first and first[0].isprintable() and not first[0].startswith("<") else ""
-        return f"{who} answered {self.status} {self.reason}".rstrip() + told
+        said = f"{self.status} {self.reason}".rstrip()
+        first = (self.body[:200].decode(errors="replace").strip().splitlines() or [""])[0]
+        for known in (said, self.reason):  # many bodies begin with the status line
+            if known and first.lower().startswith(known.lower()) and first[len(known) : len(known) + 1] in ("", ":"):
+                first = first[len(known) + 1 :].lstrip()
+                break
+        told = f": {first}" if first and first.isprintable() and not first.startswith("<") else ""
+        return f"{who} answered {said}{told}"
 
 
 class ConfigurationError(PorticoError, ValueError):

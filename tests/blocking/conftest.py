@@ -5,7 +5,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from server.support import ErrorRecords, descriptors, leftovers
+from leaks import descriptors
+from server.support import ErrorRecords, leftovers
 
 from portico import blocking
 from portico.transports import resolve as resolving

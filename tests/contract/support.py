@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import trustme
 import uvloop
+from leaks import descriptors, opened_since
 
 import portico
 from portico._core import driven, hub_of
@@ -82,15 +83,6 @@ class Records(logging.Handler):
         self.seen.append(f"{record.name}: {record.getMessage()}")
 
 
-def descriptors() -> dict[str, str]:
-    """Return every open descriptor with what it leads to."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the one that lists the directory
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
-    return found
-
-
 def run(case: Case, main: Callable[["Net"], Coroutine[Any, Any, Any]], *, timeout: float = 4) -> Any:
     """Run `main(net)` on a fresh loop; fail if it leaves, logs or reports anything (promise 10)."""
     if case.transport.proxied:
@@ -123,8 +115,7 @@ def run(case: Case, main: Callable[["Net"], Coroutine[Any, Any, Any]], *, timeou
     assert not records.seen, f"logged: {records.seen}"
     kept = {thread for thread in threading.enumerate() if thread.name.startswith("Trio")}  # trio's, for 10 idle seconds
     assert set(threading.enumerate()) - kept <= threads, "threads left"
-    left = {name: target for name, target in descriptors().items() if files.get(name) != target}
-    assert not left, f"descriptors left: {left}"
+    assert not opened_since(files), f"descriptors left: {opened_since(files)}"
     return result
 
 

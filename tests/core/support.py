@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import gc
-import os
 import socket
 import ssl
 import threading
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import trustme
 import uvloop
+from leaks import descriptors, opened_since
 
 from portico import _core
 from portico._core import (
@@ -67,16 +67,6 @@ def scenario(
     return decorate
 
 
-def descriptors() -> dict[str, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:
-            continue  # the one that lists the directory
-    return found
-
-
 def run(kind: str, main: Callable[[], Coroutine[Any, Any, Any]], *, timeout: float = 30, debug: bool = False) -> Any:
     """Run `main()` on a fresh loop, then check that it left no task, thread, descriptor, warning or logged error."""
     gc.freeze()  # so that the search for leftovers looks at what comes from here on, and costs little
@@ -100,8 +90,7 @@ def run(kind: str, main: Callable[[], Coroutine[Any, Any, Any]], *, timeout: flo
     gc.unfreeze()
     assert not reported, f"reported to the loop: {reported}"
     assert set(threading.enumerate()) <= threads, "threads left"
-    after = {name: target for name, target in descriptors().items() if files.get(name) != target}
-    assert not after, f"descriptors left: {after}"
+    assert not opened_since(files), f"descriptors left: {opened_since(files)}"
     return result
 
 
@@ -277,6 +266,7 @@ class FakeTransport(asyncio.Transport):
         super().__init__()
         self.data: list[Any] = []
         self.closed = False
+        self.reading = True
 
     def write(self, data: Any) -> None:
         self.data.append(bytes(data))
@@ -294,10 +284,10 @@ class FakeTransport(asyncio.Transport):
         return 0
 
     def pause_reading(self) -> None:
-        pass
+        self.reading = False
 
     def resume_reading(self) -> None:
-        pass
+        self.reading = True
 
     def write_eof(self) -> None:
         self.data.append("eof")

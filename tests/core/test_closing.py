@@ -8,6 +8,7 @@ import time
 import warnings
 
 import pytest
+from leaks import descriptors, opened_since
 
 from portico._core import Lines, LoopWire, driven, hub_of
 from portico.errors import ClosedError, EndOfStream
@@ -19,7 +20,6 @@ from .support import (
     Net,
     Server,
     connection,
-    descriptors,
     echo,
     native,
     plain,
@@ -325,4 +325,4 @@ def test_a_loop_closed_under_its_connections_is_collected(loop, wire):
         for _ in range(3):
             gc.collect()
     assert seen
-    assert {name: target for name, target in descriptors().items() if before.get(name) != target} == {}
+    assert opened_since(before) == {}

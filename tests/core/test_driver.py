@@ -500,3 +500,27 @@ async def test_eager_tasks():
     queue.put(0)
     await asyncio.wait_for(task, 2)
     assert len(log) == 5
+
+
+@scenario(wires=("tcp", "loop", "memory", "tls-tcp"), debug=True)
+async def test_what_recv_returns_is_taken_by_a_task_as_a_coroutine(net):
+    assert asyncio.iscoroutine(Queue().get())
+    async with Server(net, echo) as server:
+        channel = await server.connect()
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(channel.recv())
+            await asyncio.sleep(0)
+            await channel.send(b"one")
+        assert waiting.result() == b"one"
+        waiting = asyncio.create_task(channel.recv(), name="waits")
+        assert "waits" in repr(waiting)
+        await asyncio.sleep(0)
+        assert waiting.get_stack() == []
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        channel.send(b"two")
+        channel.send(b"three")
+        assert await asyncio.wait_for(channel.recv(), 5) == b"two"
+        done, _ = await asyncio.wait({asyncio.create_task(anext(channel))}, timeout=5)
+        assert [each.result() for each in done] == [b"three"]

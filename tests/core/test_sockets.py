@@ -12,6 +12,7 @@ import threading
 from array import array
 
 import pytest
+from leaks import descriptors, opened_since
 
 from portico._core import Acceptor, Descriptors, SocketWire, control_bytes, hub_of
 from portico.errors import ClosedError
@@ -22,7 +23,6 @@ from .support import (
     Server,
     client_tls,
     connection,
-    descriptors,
     echo,
     native,
     run,
@@ -264,7 +264,7 @@ def test_several_loops_in_threads_at_once(kind):
         thread.join(30)
     gc.collect()
     assert not failures and len(answers) == 4
-    assert {name: target for name, target in descriptors().items() if before.get(name) != target} == {}
+    assert opened_since(before) == {}
 
 
 def engine_objects():

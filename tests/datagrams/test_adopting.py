@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from leaks import descriptors
 from ports import free_port
 
 import portico
@@ -17,7 +18,7 @@ from portico.transports.datagrams import Datagrams, datagrams
 from portico.transports.dial import dial
 from tests.core.support import received
 from tests.datagrams.support import aborted, heard, udp
-from tests.server.support import EVERYWHERE, NATIVE, descriptors, leftovers, scenario
+from tests.server.support import EVERYWHERE, NATIVE, leftovers, scenario
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from leaks import descriptors
 
 import portico
 from portico._core import Descriptors
@@ -15,7 +16,7 @@ from portico.transports.ancillary import TOS, TTL, PacketInfo, RawAncillary, Tim
 from portico.transports.connection import Credentials
 from portico.transports.datagrams import datagrams
 from tests.datagrams.support import aborted, heard, udp
-from tests.server.support import NATIVE, descriptors, scenario, until
+from tests.server.support import NATIVE, scenario, until
 
 KINDS = ("stream", "seqpacket", "datagram")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from namespaces import machines
 
 import portico
 from portico.transports.datagrams import Datagrams, Packet, datagrams
@@ -68,14 +69,15 @@ async def test_ping_over_ipv6() -> None:
 
 @scenario(EVERYWHERE)
 async def test_frames_of_an_interface_are_seen() -> None:
-    for address in ("packet://lo", "packet://lo:0x0800", "packet://*"):
-        async with datagrams(address) as frames, datagrams("udp://127.0.0.1:0") as packets:
-            await packets.send(b"look here", to=packets.local_address)
-            while not (frame := await frames.recv()).data.endswith(b"look here"):
-                pass
-            assert frame.data[12:14] == b"\x08\x00"
-            assert (frame.address.host, frame.address.port) == ("lo", 0x0800)
-            assert frame.interface in ("lo", None)
+    with machines(1) as (machine,), machine.entered():  # where nobody else talks
+        for address in ("packet://lo", "packet://lo:0x0800", "packet://*"):
+            async with datagrams(address) as frames, datagrams("udp://127.0.0.1:0") as packets:
+                await packets.send(b"look here", to=packets.local_address)
+                while not (frame := await frames.recv()).data.endswith(b"look here"):
+                    pass
+                assert frame.data[12:14] == b"\x08\x00"
+                assert (frame.address.host, frame.address.port) == ("lo", 0x0800)
+                assert frame.interface in ("lo", None)
 
 
 @scenario(EVERYWHERE)

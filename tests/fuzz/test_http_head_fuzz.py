@@ -15,6 +15,7 @@ PIECES = st.sampled_from(
         b"GET http://a:80/x HTTP/1.1\r\n",
         b"Host: a\r\n",
         b"Content-Length: 3\r\n",
+        b"Content-Length: " + b"0" * 4301 + b"3\r\n",
         b"Transfer-Encoding: chunked\r\n",
         b"Connection: Upgrade, close\r\n",
         b"Connection: Upgrade\r\n",

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import picows
 import pytest
 import websockets
 from aiohttp import web
-from peers import need_program, nginx_settings
+from peers import missing, need_program, nginx_settings
 from ports import free_port
 from server.support import echo, scenario
 from websockets.asyncio.client import connect as websockets_connect
@@ -38,8 +37,7 @@ def script(name: str) -> tuple[str, str]:
     """Node and a program for it, which needs `npm ci` in its folder."""
     node = need_program("node")
     if not (NODE / "node_modules" / "ws").is_dir():
-        missing = "Node's ws is not installed: npm ci --prefix tests/interop/node"
-        (pytest.fail if os.environ.get("PORTICO_REQUIRE_PEERS") else pytest.skip)(missing)
+        missing("Node's ws is not installed: npm ci --prefix tests/interop/node")
     return node, str(NODE / name)
 
 

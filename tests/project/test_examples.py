@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import codeop
 import contextlib
 import inspect
 import re
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +46,26 @@ def test_every_block_of_python_compiles(page: str) -> None:
         compile(each, page, "exec")
 
 
+def typed(text: str, page: str) -> Iterator[types.CodeType]:
+    """Make of `text` what the prompt makes of its lines: a blank line ends a block, another statement does not."""
+    compiler = codeop.CommandCompiler()
+    compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    lines: list[str] = []
+    for line in [*text.splitlines(), ""]:
+        lines.append(line)
+        code = compiler("\n".join(lines), page, "single")
+        if code is not None:
+            lines.clear()
+            yield code
+    assert not lines, "the last block does not end"
+
+
 @pytest.mark.parametrize("page", AT_THE_PROMPT)
 def test_the_blocks_of_a_page_print_what_they_say(
     page: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "displayhook", lambda value: None)
     namespace: dict[str, object] = {}
     promised: list[str] = []
     page = f"docs/{page}.md"
@@ -57,10 +74,10 @@ def test_the_blocks_of_a_page_print_what_they_say(
         for each in blocks(page):
             if "portico.run(" in each:
                 continue
-            code = compile(each, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-            result = types.FunctionType(code, namespace)()
-            if code.co_flags & inspect.CO_COROUTINE:
-                runner.run(asyncio.wait_for(result, 30))
+            for code in typed(each, page):
+                result = types.FunctionType(code, namespace)()
+                if code.co_flags & inspect.CO_COROUTINE:
+                    runner.run(asyncio.wait_for(result, 30))
             promised += re.findall(r"print\(.*\)  # (.*)$", each, re.MULTILINE)
     blocking.shutdown()
     assert capsys.readouterr().out.splitlines() == promised
@@ -86,9 +103,9 @@ def running(code: str, folder: Path, listening: int):
 
 def test_the_readme_server_lets_a_tcp_and_a_unix_client_talk(tmp_path: Path) -> None:
     port = free_port()
-    code = block("README.md", "room = portico.Group()").replace("9000", str(port))
+    code = block("README.md", "room = portico.Group()").replace("9000", str(port)).replace("8000", str(free_port()))
     with (
-        running(code, tmp_path, 2),
+        running(code, tmp_path, 3),
         socket.create_connection(("127.0.0.1", port)) as tcp,
         socket.socket(socket.AF_UNIX) as unix,
     ):
@@ -99,6 +116,47 @@ def test_the_readme_server_lets_a_tcp_and_a_unix_client_talk(tmp_path: Path) -> 
                 break
         with unix.makefile() as heard:
             assert heard.readline() == f"tcp://127.0.0.1:{tcp.getsockname()[1]}: hello\n"
+
+
+def test_the_readme_server_serves_whatever_a_browser_sends(tmp_path: Path) -> None:
+    port, web = free_port(), free_port()
+    code = block("README.md", "room = portico.Group()").replace("9000", str(port)).replace("8000", str(web))
+    with running(code, tmp_path, 3):
+        asyncio.run(asyncio.wait_for(visit_as_browsers_do(f"ws://127.0.0.1:{web}/chat", f"tcp://127.0.0.1:{port}"), 20))
+
+
+async def visit_as_browsers_do(url: str, lines: str) -> None:
+    """Talk in a room as a page may: several lines, none, and binary, of which nobody else notices anything."""
+    page = portico.WebSocketSettings(origin=url.replace("ws:", "http:").removesuffix("/chat"))
+    async with (
+        portico.connect(lines, codec=portico.Lines()) as nc,
+        portico.connect(url, websocket=page) as one,
+        portico.connect(url, websocket=page) as other,
+    ):
+        await all_there([nc, one, other])
+        async with portico.connect(url, websocket=page) as binary:
+            await binary.send(b"two\nlines")
+            with pytest.raises(portico.ClosedError):
+                await binary.recv()
+            assert binary.close_code == 1003
+        for text in ("two\nlines", "", "\n", "end"):
+            await one.send(text)
+        for each in (nc, other):
+            said = [""]
+            while said[-1] != "end":
+                said.append(str(await each.recv()).partition(": ")[2])
+            assert [text for text in said[1:] if not text.startswith("here is")] == ["two", "lines", "", "end"]
+        assert one.close_code is None
+
+
+async def all_there(people: list[portico.Channel[Any]]) -> None:
+    """Wait until everybody hears everybody; they say "here is" and a number for that."""
+    for number, one in enumerate(people):
+        others = [each for each in people if each is not one]
+        while True:
+            await one.send(f"here is {number}")
+            if all(await asyncio.gather(*(_hears(each, f"here is {number}") for each in others))):
+                break
 
 
 def test_the_readme_handler_answers_over_tcp_and_udp(tmp_path: Path) -> None:
@@ -231,7 +289,7 @@ def test_example_starttls(tmp_path: Path) -> None:
 
 def test_example_chat_is_the_readmes_service(tmp_path: Path) -> None:
     code = (ROOT / "examples" / "chat.py").read_text().replace("9000", str(free_port()))
-    with running(code, tmp_path, 2), socket.socket(socket.AF_UNIX) as unix:
+    with running(code.replace("8000", str(free_port())), tmp_path, 3), socket.socket(socket.AF_UNIX) as unix:
         unix.connect(str(tmp_path / "chat.sock"))
 
 
@@ -269,13 +327,8 @@ def test_example_one_port_lets_everybody_in(tmp_path: Path) -> None:
         ):
             people: list[portico.Channel[Any]] = [plain, secure, lines, secure_lines]
             await secure_lines.send("")  # so that it does not look silent
-            for number, one in enumerate(people):
-                while True:  # until everybody is in the room
-                    await one.send(f"here is {number}")
-                    others = [each for each in people if each is not one]
-                    heard = await asyncio.gather(*(_hears(each, f"here is {number}") for each in others))
-                    if all(heard):
-                        break
+            await all_there(people)
+        await visit_as_browsers_do(f"ws://localhost:{port}/chat", f"tcp://localhost:{port}")
 
     with running(code, tmp_path, 1):
         asyncio.run(asyncio.wait_for(visit(), 20))

@@ -6,7 +6,6 @@ import functools
 import gc
 import inspect
 import logging
-import os
 import socket
 import struct
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 import trustme
 import uvloop
+from leaks import descriptors, opened_since
 
 import portico
 from portico._core import hub_of
@@ -110,20 +110,11 @@ class ErrorRecords(logging.Handler):
         logging.getLogger("portico").removeHandler(self)
 
 
-def descriptors() -> dict[str, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the one that lists the directory
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
-    return found
-
-
 def leftovers(before: dict[str, str]) -> dict[str, str]:
     """The descriptors that were not there before, but for those of the loop itself."""
     own = ("anon_inode:[eventpoll]", "anon_inode:[eventfd]", "pipe:", "/dev/null")
     running = asyncio._get_running_loop() is not None
-    found = {name: target for name, target in descriptors().items() if before.get(name) != target}
-    return {name: target for name, target in found.items() if not (running and target.startswith(own))}
+    return {name: target for name, target in opened_since(before).items() if not (running and target.startswith(own))}
 
 
 async def until(
@@ -135,6 +126,12 @@ async def until(
         if asyncio.get_running_loop().time() > deadline:
             raise AssertionError(complaint() if complaint else inspect.getsource(condition).strip())
         await asyncio.sleep(0.002)
+
+
+async def turns(count: int = 10) -> None:
+    """Let the loop go round."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 # Handlers.

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
+from ports import free_port
 
 import portico
 from portico.errors import ClosedError
@@ -36,7 +37,7 @@ async def until_drained(connection: portico.Stream) -> None:
 
 @scenario(on=EVERYWHERE)
 async def test_close_stops_listening_and_leaves_connections_alone() -> None:
-    server = await portico.serve(echo, ANYWHERE)
+    server = await portico.serve(echo, f"tcp://127.0.0.1:{free_port()}")
     async with clients(server.address) as (client,):
         await client.ask(b"before")
         server.close()

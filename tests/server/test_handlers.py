@@ -125,7 +125,7 @@ async def test_a_function_that_returns_a_coroutine_is_an_error_that_says_so(capl
     async with portico.serve(lambda stream: echo(stream), ANYWHERE) as server, clients(server.address) as (client,):
         assert await client.is_over()
         assert server.stats.handler_errors == 1
-    assert "define it with async def" in caplog.text
+    assert "use async def" in caplog.text
 
 
 OF_THE_PEER = {
@@ -313,6 +313,26 @@ async def test_an_aborted_thread_gets_its_error_and_one_in_line_never_runs() -> 
         await server.abort()
         assert server.stats.open == 0 and len(runs) == 1
         assert len(errors) == 1 and isinstance(errors[0], ClosedError)
+
+
+@scenario()
+async def test_a_thread_handler_may_be_cancelled_twice() -> None:
+    entered, goes_on = threading.Event(), threading.Event()
+
+    def handler(stream: portico.BlockingStream) -> None:
+        entered.set()
+        goes_on.wait(10)
+
+    async with portico.serve(handler, ANYWHERE) as server, clients(server.address, 1):
+        await until(entered.is_set)
+        (session,) = server.listeners[0].sessions
+        task = session.task
+        assert task is not None
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([task])
+        goes_on.set()
 
 
 @scenario()

@@ -46,6 +46,12 @@ __all__ = ["certificates"]
         {"when_full": "drop"},
         {"refusal": "full"},
         {"max_fds": 254},
+        {"max_fds": -1},
+        {"max_fds": "3"},
+        {"max_fds": None},
+        {"max_fds": True},
+        {"trust_loopback": "no"},
+        {"trust_loopback": 1},
     ],
 )
 def test_a_limit_that_cannot_work_is_refused_by_name(setting: dict[str, object]) -> None:

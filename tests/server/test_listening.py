@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 import portico
 from portico import Address
@@ -101,7 +102,7 @@ async def test_every_interface_is_dual_stack() -> None:
 async def test_a_resolver_that_is_down_stops_the_start_with_its_reason() -> None:
     failure = socket.gaierror(socket.EAI_AGAIN, "temporary failure in name resolution")
     service = portico.Service(resolver=Resolver(error=failure))
-    service.listen(ANYWHERE, echo).listen("tcp://example.test:80", echo)
+    service.listen(f"tcp://127.0.0.1:{free_port()}", echo).listen("tcp://example.test:80", echo)
     server = portico.Server(service)
     with pytest.raises(ResolveError, match="temporary failure") as caught:
         await server.start()
@@ -160,7 +161,7 @@ async def test_a_port_that_this_process_holds_says_so() -> None:
 async def test_one_listener_that_fails_leaves_nothing_listening(tmp_path: Path) -> None:
     path = tmp_path / "server.sock"
     async with portico.serve(echo, ANYWHERE) as holder:
-        service = portico.Service().listen(ANYWHERE, echo).listen(f"unix:{path}", echo)
+        service = portico.Service().listen(f"tcp://127.0.0.1:{free_port()}", echo).listen(f"unix:{path}", echo)
         service.listen("mem:together", echo).listen(holder.address, echo)
         server = portico.Server(service)
         with pytest.raises(BindError):

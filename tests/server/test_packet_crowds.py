@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 import portico
 
@@ -261,7 +262,7 @@ async def test_a_peer_that_is_gone_is_told_to_the_next_send_where_nobody_receive
             port = server.address.port
             assert port
             host = "::1" if "::1" in place else "127.0.0.1"
-            peer = peer_of(portico.Address("udp", host, port), (host, 0))
+            peer = peer_of(portico.Address("udp", host, port), (host, free_port()))
             peer.send(b"hello")
             await until(lambda: channels)
             peer.close()

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 import portico
 from portico.errors import ConfigurationError
+from portico.server import packet_listener
 
 from .packet_kit import UDP, Peer, counting, peer_of, peers_of
 from .support import EVERYWHERE, Certificates, certificates, clients, echo, scenario, until
@@ -290,6 +292,52 @@ async def test_a_socket_that_cannot_be_served_stays_the_callers() -> None:
         portico.serve(echo, one)
 
 
+class Resolver:
+    """Knows one name."""
+
+    def __init__(self, *hosts: str) -> None:
+        self.hosts = hosts
+
+    async def resolve(self, address: portico.Address, *, family: int = 0) -> list[portico.Address]:
+        return [address.replace(host=each) for each in self.hosts]
+
+    async def name_of(self, address: portico.Address) -> tuple[str, str]:
+        raise OSError
+
+
+@pytest.mark.parametrize("hosts", [("203.0.113.1", "127.0.0.1"), ("127.0.0.1", "203.0.113.1")])
+@scenario()
+async def test_addresses_of_a_name_that_this_machine_lacks_are_left_out(hosts: tuple[str, str]) -> None:
+    service = portico.Service(resolver=Resolver(*hosts)).listen("udp://name.test:0", echo)
+    async with portico.serve(service) as server, peers_of(server.address, 1) as (peer,):
+        assert [each.host for each in server.addresses] == ["127.0.0.1"]
+        assert await peer.ask(b"in") == b"in"
+    service = portico.Service(resolver=Resolver("203.0.113.1", "203.0.113.2")).listen("udp://name.test:0", echo)
+    with pytest.raises(portico.BindError):
+        await portico.serve(service)
+
+
+@scenario()
+async def test_one_port_0_is_tried_again_until_all_addresses_of_a_name_have_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bound_socket, taken = packet_listener.bound_socket, []
+
+    def bound(address: portico.Address, numeric: portico.Address, *settings: Any) -> Any:
+        made = bound_socket(address, numeric, *settings)
+        if not taken:
+            taken.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            taken[0].bind(("127.0.0.2", made[0].getsockname()[1]))
+        return made
+
+    monkeypatch.setattr(packet_listener, "bound_socket", bound)
+    service = portico.Service(resolver=Resolver("127.0.0.1", "127.0.0.2")).listen("udp://name.test:0", echo)
+    async with portico.serve(service) as server:
+        one, other = server.addresses
+        assert one.port == other.port != taken[0].getsockname()[1]
+    taken[0].close()
+
+
 # The end.
 
 
@@ -306,7 +354,7 @@ async def is_refused(peer: Peer) -> bool:
 
 @scenario(on=EVERYWHERE)
 async def test_close_lets_no_new_peer_in_and_serves_those_who_are(tmp_path: Path) -> None:
-    server = await portico.serve(echo, UDP, limits=QUICK)
+    server = await portico.serve(echo, f"udp://127.0.0.1:{free_port()}", limits=QUICK)
     async with peers_of(server.address, 2) as (old, new):
         assert await old.ask(b"in") == b"in"
         server.close()
@@ -325,7 +373,7 @@ async def test_a_drain_tells_the_handlers_of_peers_and_what_they_say_then_arrive
         await channel.draining
         await channel.send(b"goodbye")
 
-    server = await portico.serve(handler, UDP)
+    server = await portico.serve(handler, f"udp://127.0.0.1:{free_port()}")
     async with peers_of(server.address, 3) as peers:
         for each in peers:
             assert await each.ask(b"hello") == b"hello"
@@ -341,7 +389,7 @@ async def test_a_drain_that_takes_too_long_aborts_peers_as_abort_does_at_once() 
         await asyncio.Event().wait()
 
     for end in ("drain", "abort"):
-        server = await portico.serve(handler, UDP)
+        server = await portico.serve(handler, f"udp://127.0.0.1:{free_port()}")
         async with peers_of(server.address, 3) as peers:
             for each in peers:
                 each.send(b"hello")

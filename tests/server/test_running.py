@@ -4,11 +4,13 @@ import asyncio
 import collections
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
+from ports import free_port
 
 import portico
 
@@ -60,7 +62,7 @@ def in_thread(stream):
 from portico.server import service as serving
 serving.STOP_TIMEOUT = 0.2
 service = portico.Service(drain_timeout=60)
-service.listen("tcp://127.0.0.1:0", globals()[sys.argv[2]])
+service.listen(f"tcp://127.0.0.1:{sys.argv[3]}", globals()[sys.argv[2]])
 portico.run(service, loop=loop, banner=show)
 print("done", flush=True)
 """
@@ -71,6 +73,15 @@ LOOPS = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def port_of(process: "subprocess.Popen[str]") -> int:
     assert process.stdout is not None
     return int(process.stdout.readline())
+
+
+def until_refused(port: int) -> None:
+    """Wait until a program drains, and listens no more."""
+    with pytest.raises(ConnectionRefusedError):
+        for _ in range(1000):
+            with contextlib.suppress(TimeoutError):  # while it closes, nobody new is answered
+                socket.create_connection(("127.0.0.1", port), timeout=0.05).close()
+            time.sleep(0.002)
 
 
 class Load:
@@ -144,18 +155,12 @@ def test_one_signal_drains_and_the_exit_code_is_0(loop: str, number: signal.Sign
 @LOOPS
 @pytest.mark.parametrize("handler", ["handler", "stubborn", "in_thread"])
 def test_a_second_signal_aborts_whatever_hangs(loop: str, handler: str) -> None:
-    import socket
-
-    with program(HANG, loop, handler) as process:
+    with program(HANG, loop, handler, str(free_port())) as process:
         port = port_of(process)
         with socket.create_connection(("127.0.0.1", port)) as client:
             assert process.stdout is not None and process.stdout.readline() == "called\n"
             process.send_signal(signal.SIGTERM)
-            with pytest.raises(ConnectionRefusedError):  # it drains
-                for _ in range(1000):
-                    with contextlib.suppress(TimeoutError):  # while it closes, nobody new is answered
-                        socket.create_connection(("127.0.0.1", port), timeout=0.05).close()
-                    time.sleep(0.002)
+            until_refused(port)
             assert process.poll() is None
             begun = time.monotonic()
             process.send_signal(signal.SIGTERM)
@@ -167,6 +172,111 @@ def test_a_second_signal_aborts_whatever_hangs(loop: str, handler: str) -> None:
                 client.recv(1)
     assert ("does not end though it was cancelled" in error) == (handler != "handler")
     assert "Traceback" not in error
+
+
+HANGING_APP = (
+    PRELUDE
+    + """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        assert (await receive())["type"] == "lifespan.shutdown"
+        print("asked to end", flush=True)
+    else:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+        if sys.argv[2] == "waits":
+            return
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if sys.argv[2] == "waits":
+                raise
+
+async def slow(request):
+    print("called", flush=True)
+    await asyncio.Event().wait()
+
+from portico.server import service as serving
+from portico.web import asgi_host, asgi_lifespan
+serving.STOP_TIMEOUT = asgi_lifespan.STOP_TIMEOUT = asgi_host.STOP_TIMEOUT = asgi_host.AFTERWORK = 0.2
+from portico.server import running
+running.STOP_TIMEOUT = 0.2
+asgi_lifespan.SHUTDOWN_TIMEOUT = float(sys.argv[3])
+door = portico.Door()
+door.mount("/app", app)
+door.get("/slow", slow)
+portico.run(portico.Service().listen(f"http://127.0.0.1:{sys.argv[4]}", door), loop=loop, banner=show)
+print("done", flush=True)
+"""
+)
+
+
+@LOOPS
+@pytest.mark.parametrize("app", ["waits", "stubborn"])
+@pytest.mark.parametrize("when", ["while a route runs", "while the app ends"])
+def test_a_second_signal_ends_an_app_that_hangs_in_its_lifespan(loop: str, app: str, when: str) -> None:
+    with program(HANGING_APP, loop, app, "60", str(free_port())) as process:
+        port = port_of(process)
+        assert process.stdout is not None
+        if when == "while a route runs":
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(b"GET /app HTTP/1.1\r\nHost: a\r\n\r\nGET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert process.stdout.readline() == "called\n"
+                process.send_signal(signal.SIGTERM)
+                until_refused(port)
+                process.send_signal(signal.SIGTERM)
+                code, out, error = ended(process)
+            assert out == ("asked to end\ndone\n" if app == "waits" else "done\n")
+        else:
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout.readline() == "asked to end\n"
+            process.send_signal(signal.SIGTERM)
+            code, out, error = ended(process)
+            assert out == "done\n"
+    assert code == 0 and "the app mounted at /app" in error
+    assert "Traceback" not in error
+
+
+@LOOPS
+@pytest.mark.parametrize("app", ["waits", "stubborn"])
+def test_one_signal_ends_an_app_that_hangs_in_its_lifespan_after_a_while(loop: str, app: str) -> None:
+    with program(HANGING_APP, loop, app, "0.3", "0") as process:
+        port_of(process)
+        process.send_signal(signal.SIGTERM)
+        code, out, error = ended(process)
+    assert (code, out) == (0, "asked to end\ndone\n")
+    assert error.count("the app mounted at /app did not shut down within 0.3 seconds") == 1
+    assert "Traceback" not in error
+
+
+def test_a_task_of_the_program_that_cannot_be_cancelled_does_not_keep_it() -> None:
+    code = (
+        PRELUDE
+        + """
+async def stubborn():
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
+def begin(server):
+    global task
+    task = asyncio.ensure_future(stubborn())
+    asyncio.get_running_loop().call_soon(server.close)
+
+from portico.server import running
+running.STOP_TIMEOUT = 0.2
+portico.run(portico.Service().listen("mem:x", print), loop=loop, banner=begin)
+print("done", flush=True)
+"""
+    )
+    with program(code, "asyncio") as process:
+        code_, out, error = ended(process)
+    assert (code_, out) == (0, "done\n") and "stubborn" in error
 
 
 def test_a_signal_ends_a_start_that_hangs() -> None:

@@ -29,6 +29,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(302, b"", Location="/binary")
         elif self.path == "/cut":
             self.answer(200, b"only half", length=18)
+        elif self.path == "/barred":
+            self.answer(401, b"who are you\n")
         elif self.path == "/headers":
             self.answer(200, str(self.headers).encode())
         else:
@@ -134,6 +136,17 @@ def test_headers_are_sent_too(place: str) -> None:
     assert done.stdout.count(b"User-Agent") == 1
 
 
+def test_user_and_bearer_log_in(place: str) -> None:
+    basic = b"Authorization: Basic YW5uOnNlOmNyZXQ="  # ann:se:cret
+    assert basic in portico("fetch", f"{place}/headers", "--user", "ann:se:cret").stdout.splitlines()
+    token = portico("fetch", f"{place}/headers", "--bearer", "abc").stdout
+    assert b"Authorization: Bearer abc" in token.splitlines()
+    done = portico("fetch", f"{place}/barred")
+    assert (done.returncode, done.stderr.count(b"\n")) == (22, 1)
+    assert b"answered 401 Unauthorized: who are you" in done.stderr
+    assert done.stderr.endswith(b"; log in with --user NAME:PASSWORD or --bearer TOKEN\n")
+
+
 def test_an_answer_cut_short_is_an_error(place: str) -> None:
     done = portico("fetch", f"{place}/cut")
     assert done.returncode == 1 and done.stdout == b"only half"
@@ -150,6 +163,9 @@ def test_an_answer_cut_short_is_an_error(place: str) -> None:
         (["localhost:1", "-H", "Connection: x"], 2, "fetch's own business"),
         (["localhost:1", "-d", "@/nope"], 1, "no such file or directory: '/nope'"),
         (["localhost:1", "-X", "A B"], 2, "no HTTP method"),
+        (["localhost:1", "--user", "ann"], 2, "--user has no password; write it as NAME:PASSWORD"),
+        (["localhost:1", "--user", "a:b", "--bearer", "x"], 2, "--user and --bearer exclude one another"),
+        (["localhost:1", "--bearer", "x", "-H", "Authorization: y"], 2, "say the same; give one of them"),
         (["localhost:1", "--timeout", "-1"], 2, "is less than 0"),
         (["localhost:1", "--cert", "/nope"], 1, "connection refused"),
         (["https://localhost:1", "--cert", "/nope"], 2, "cannot read certificate '/nope'"),
@@ -203,6 +219,8 @@ def test_the_help_says_what_there_is() -> None:
         "--output",
         "--timeout",
         "--proxy",
+        "--user",
+        "--bearer",
         "--no-check",
         "22 ",
     ):

@@ -436,7 +436,7 @@ def test_keep_open_sends_input_to_all_and_takes_from_all() -> None:
 
 
 def test_once_turns_others_away() -> None:
-    with started_portico("listen", "127.0.0.1:0", "-v") as here:
+    with started_portico("listen", f"127.0.0.1:{free_port()}", "-v") as here:
         port = int(port_of(here.listening()))
         with socket.create_connection(("127.0.0.1", port), 10) as one:
             here.stderr.wait_for("connection from")

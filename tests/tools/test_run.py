@@ -94,7 +94,12 @@ def test_a_module_that_does_not_load_is_told_in_one_line(tmp_path: Path) -> None
     [
         ("[limits]\nidle = 5\n", "there is no 'idle'"),
         ("[limits]\nidle_timeout = -5\n", "idle_timeout must be"),
+        ('[limits]\nmax_fds = "3"\n', "max_fds must be"),
         ('[tls]\ncertificate = "missing.pem"\n', "missing.pem"),
+        ("[tls]\ncertificate = 5\n", "TLS: a value of the wrong kind"),
+        ("[tls]\nalpn = 5\n", "TLS: a value of the wrong kind"),
+        ('[websocket]\nheaders = ["a"]\n', "websocket: a value of the wrong kind"),
+        ("[websocket]\nheaders = {a = 5}\n", "the value of a header is text"),
         ("[other]\n", "there is no [other]"),
         ("nonsense", "cannot read"),
     ],
@@ -180,6 +185,16 @@ def test_settings_of_websockets_that_cannot_be_are_told(web: Path, settings: str
     done = portico("run", f"{web}:service", "--config", str(config))
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
     assert said in done.stderr.decode()
+
+
+def test_settings_of_websockets_want_a_listener_for_them(web: Path, app: Path) -> None:
+    config = web.with_name("settings.toml")
+    config.write_text("[websocket]\nmax_size = 5\n")
+    for target in (f"{web}:door", f"{app}:service"):
+        done = portico("run", target, "--config", str(config))
+        assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+        said = f"portico: {config}: [websocket] is for listeners at ws://, wss:// and ws+unix:, and there is none; give"
+        assert done.stderr.decode().startswith(said)
 
 
 def test_a_door_is_served_where_the_line_says(web: Path) -> None:

@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import inspect
-import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 import uvloop
+from leaks import descriptors, opened_since
 
 from portico.address import Address
 
@@ -41,22 +41,16 @@ def run(main: Callable[[], Awaitable[None]], factory: Callable[[], asyncio.Abstr
         runner.run(watched())
 
 
-async def leftovers_gone(before: set[str], within: float = 4.0) -> None:
+async def leftovers_gone(before: dict[str, str], within: float = 4.0) -> None:
     """A connection that was closed may linger for its peer; nothing else may be left."""
     deadline = asyncio.get_running_loop().time() + within
-    while (tasks := asyncio.all_tasks() - {asyncio.current_task()}) or descriptors() - before:
-        left = {each: os.readlink(f"/proc/self/fd/{each}") for each in descriptors() - before}
+    while True:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        left = [target for target in opened_since(before).values() if target != "/dev/null"]  # libuv's first server's
+        if not tasks and not left:
+            return
         assert asyncio.get_running_loop().time() < deadline, f"left over: {tasks} {left}"
         await asyncio.sleep(0.005)
-
-
-def descriptors() -> set[str]:
-    found = set()
-    for each in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # that of the listing itself
-            if os.readlink(f"/proc/self/fd/{each}") != "/dev/null":  # what libuv keeps from its first server on
-                found.add(each)
-    return found
 
 
 @contextlib.contextmanager
@@ -89,8 +83,9 @@ async def accept(sock: socket.socket) -> socket.socket:
 
 
 async def wait_until(condition: Callable[[], object]) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 class FakeResolver:

@@ -95,8 +95,8 @@ def test_arbitrary_text_parses_to_what_round_trips_or_raises_address_error(text:
     try:
         address = Address.parse(text, default)
     except AddressError as error:
-        assert error.text == text
-        assert 0 <= error.position <= len(text)
+        assert error.text == text or "…@" in error.text  # a password is not shown
+        assert 0 <= error.position <= len(error.text)
     else:
         assert Address.parse(str(address)) == address
 
@@ -236,10 +236,14 @@ def test_service_names_are_those_of_the_schemes_protocol(monkeypatch: pytest.Mon
         ("tcp://ho\u200bst:1", 8, "cannot be in an address"),
         ("tcp://ho\ud800st:1", 8, "cannot be in an address"),
         ("tcp://u@h:1", 6, "user name"),
-        ("tcp://u:p@[::1?flow=5]:1", 6, "user name"),
+        ("ws://u@h/", 5, "user name or password: give them as credentials="),
         ("tcp://h:1/", 9, "nothing can follow"),
         ("tcp://h:1?x=1", 9, "nothing can follow"),
         ("tcp://h:1#x", 9, "nothing can follow"),
+        ("h:1/chat", 3, "nothing can follow the port of a tcp address: write ws:// or http:// before it"),
+        ("wss+unix:/x", 0, "'wss+unix' is no scheme; there are tcp, tls"),
+        ("Tcp+tls:80", 0, "'Tcp+tls' is no scheme"),
+        ("http://h:99999/@u", 9, "0 to 65535"),
         ("tcp://::1:80", 6, "needs brackets"),
         ("::1", 0, "needs brackets"),
         ("tcp://[::1:80", 6, "never closed"),

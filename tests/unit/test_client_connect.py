@@ -13,11 +13,11 @@ from client_kit import (
     FakeResolver,
     accept,
     black_hole,
-    descriptors,
     leftovers_gone,
     listening,
     on_both_loops,
 )
+from leaks import descriptors
 from ports import free_port
 
 from portico._core import Lines, driven

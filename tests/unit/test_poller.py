@@ -2,12 +2,12 @@ import asyncio
 import contextlib
 import gc
 import os
-import socket
 import weakref
 from typing import Any
 
 import pytest
 from poller_kit import BOTH, Counted, pipe, scenario, tcp_pair
+from ports import free_port
 
 import portico
 from portico import Events, Poller
@@ -159,10 +159,7 @@ async def test_datagrams_are_readable_when_a_packet_is_there() -> None:
 
 @scenario
 async def test_a_packet_that_was_not_delivered_makes_a_channel_readable() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    async with portico.connect(f"udp://127.0.0.1:{port}") as channel:
+    async with portico.connect(f"udp://127.0.0.1:{free_port()}") as channel:
         with Poller() as poller:
             poller.register(channel)
             channel.send(b"to nobody")

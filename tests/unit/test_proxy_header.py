@@ -207,6 +207,10 @@ def test_a_bad_block_is_refused_where_it_goes_wrong(data: bytes, offset: int) ->
         block(0x11, b"\1\2", command=0x20),
         block(0xFF, b"\1\2", command=0x20),
         block(0x00, b"\xff" * 99, command=0x20),
+        block(0x11, IN4 + tlv(TLV.UNIQUE_ID, bytes(129)), command=0x20),
+        block(0x11, IN4 + tlv(TLV.SSL, b"a"), command=0x20),
+        block(0x11, IN4 + tlv(TLV.SSL, bytes(5) + b"\x21\0\x09TLS"), command=0x20),
+        block(0x11, IN4 + tlv(TLV.CRC32C, b"a"), command=0x20),
     ],
 )
 def test_what_must_be_skipped_is_skipped(data: bytes) -> None:

@@ -19,8 +19,8 @@ ALLOWED = r"""
 """
 
 TYPES = """
-from collections.abc import AsyncIterator, Awaitable
-from typing import assert_type
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, assert_type
 
 from portico._core import ChannelBase, Codec, LengthPrefix, Lines, Netstrings, Queue, driven
 
@@ -34,7 +34,8 @@ binary: list[Codec[bytes]] = [Lines(text=False), LengthPrefix(), Netstrings()]
 
 async def use(channel: ChannelBase[str], queue: Queue[int]) -> int:
     assert_type(channel.codec, Codec[str])
-    assert_type(channel.recv(), Awaitable[str])
+    receiving: Coroutine[Any, Any, str] = channel.recv()
+    assert_type(await receiving, str)
     assert_type(channel.batches(), AsyncIterator[list[str]])
     async for message in channel:
         assert_type(message, str)

@@ -287,6 +287,12 @@ def test_a_damaged_answer_is_right_unfinished_or_a_protocol_error(at: int, cut: 
         (lambda: WebSocketSettings(credentials="a b"), "bearer token"),
         (lambda: WebSocketSettings(credentials=("a:b", "c")), "without ':'"),
         (lambda: WebSocketSettings(credentials=("a", "b", "c")), "as a pair"),  # type: ignore[arg-type]
+        (
+            lambda: WebSocketSettings(credentials="t", headers={"authorization": "Basic eA=="}),
+            "'Authorization' say the",
+        ),
+        (lambda: WebSocketSettings(cookies={"a": "b"}, headers={"Cookie": "c=d"}), "'Cookie' say the same; give one"),
+        (lambda: WebSocketSettings(origin="http://a", headers={"Origin": "http://a"}), "'Origin' say the same"),
         (lambda: WebSocketSettings(cookies={"a": "b; c=d"}), "cookie 'a'"),
         (lambda: WebSocketSettings(cookies={"a b": "c"}), "cookie 'a b'"),
     ],

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from server.support import descriptors
+from leaks import descriptors
 
 from portico.web import files
 from portico.web.door import Door

@@ -81,9 +81,9 @@ class Front:
 
 
 @contextlib.asynccontextmanager
-async def front(door: Door, service: portico.Service | None = None) -> AsyncIterator[Front]:
+async def front(door: Door, service: portico.Service | None = None, *, port: int = 0) -> AsyncIterator[Front]:
     """Serve `door`, beside what `service` serves, and connect to it."""
-    service = (service or portico.Service()).listen("tcp://127.0.0.1:0", door)
+    service = (service or portico.Service()).listen(f"tcp://127.0.0.1:{port}", door)
     async with portico.serve(service) as server:
         client = await client_of(server.addresses[-1])
         try:

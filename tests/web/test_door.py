@@ -338,12 +338,15 @@ async def test_a_plain_function_runs_in_a_thread_with_the_body_read() -> None:
             "remote": str(request.remote_address).startswith("tcp://127.0.0.1:"),
             "secure": request.secure,
             "query": request.query,
+            "draining": request.draining,
+            "gone": request.gone,
         }
 
     async with visiting(door) as (_, client):
         answer = await client.ask("POST /plain/x?y|Content-Length: 3", b"[1]")
         assert answer.body == (
-            b'{"json":[1],"text":"[1]","bytes":3,"name":"x","remote":true,"secure":false,"query":"y"}'
+            b'{"json":[1],"text":"[1]","bytes":3,"name":"x","remote":true,"secure":false,"query":"y",'
+            b'"draining":false,"gone":false}'
         )
 
 
@@ -449,6 +452,9 @@ async def test_curl_over_tcp_tls_and_unix(certificates: Certificates, tmp_path: 
         lambda: portico.Door(max_requests=True),
         lambda: portico.Door(keep_alive=None),  # type: ignore[arg-type]
         lambda: portico.Door(server="a\r\nb"),
+        lambda: portico.Door(max_threads=0),
+        lambda: portico.Door(max_threads="x"),  # type: ignore[arg-type]
+        lambda: portico.Door(max_threads=True),
         lambda: portico.Response(status=101),
         lambda: portico.Response(7),  # type: ignore[arg-type]
     ],

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from server.support import EVERYWHERE, scenario
 
 import portico
 
-from .fetch_kit import OK, answer, playing
+from .fetch_kit import OK, answer, playing, redirect
 
 CHUNKED = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
@@ -38,7 +39,7 @@ async def test_an_answer_is_streamed(data: bytes) -> None:
     async with playing(data) as server:
         async with portico.fetch(server.url) as got:
             assert got.status == 200
-            with pytest.raises(portico.ConfigurationError, match="await read"):
+            with pytest.raises(portico.ConfigurationError, match=r"use read\(\)"):
                 _ = got.body
             assert b"".join([piece async for piece in got]) == b"hello"
         async with portico.fetch(server.url) as got:
@@ -253,6 +254,7 @@ HOSTILE = {
     "endless trailers": (CHUNKS + b"0\r\n", b"A: b\r\n" * 100),
     "both lengths": (HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", b""),
     "two lengths": (HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\n", b""),
+    "endless length": (HEAD + b"Content-Length: " + b"0" * 5000 + b"3\r\n\r\nabc", b""),
     "huge chunk": (CHUNKS + b"fffffffffffffffff\r\n", b"x" * 1000),
     "another protocol": (b"SSH-2.0-OpenSSH_9.9\r\n", b""),
     "an unasked switch": (b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", b""),
@@ -303,6 +305,18 @@ async def test_bodies_of_every_kind_arrive() -> None:
         assert server.bodies[-1] == b'{"a": "\\u00e9"}' and server.fields()["content-type"] == "application/x+json"
         await portico.fetch(server.url, "POST")
         assert server.fields()["content-length"] == "0" and "content-type" not in server.fields()
+
+
+@scenario()
+async def test_what_has_a_body_is_a_post_unless_said_otherwise() -> None:
+    async with playing(OK) as server:
+        for arguments in ({"body": "hi"}, {"body": b""}, {"json": [1]}, {"json": None}, {"body": pieces(b"hi")}):
+            await portico.fetch(server.url, **arguments)  # type: ignore[arg-type]
+        assert server.bodies == [b"hi", b"", b"[1]", b"null", b"hi"]
+        assert {line.split()[0] for line in server.lines} == {"POST"}
+        await portico.fetch(server.url, "GET", body="hi")
+        await portico.fetch(server.url, body=None)
+        assert [line.split()[0] for line in server.lines[5:]] == ["GET", "GET"]
 
 
 @scenario()
@@ -426,25 +440,39 @@ async def test_unix_sockets(tmp_path: Path) -> None:
         got = await portico.fetch(f"{server.url}/v1/info?all=1")
         assert got.body == b"hello" and server.lines == ["GET /v1/info?all=1"]
         assert server.fields()["host"] == "localhost" and str(got.url) == f"{server.url}/v1/info?all=1"
-    with pytest.raises(portico.ConnectError, match=f"cannot connect to unix:{tmp_path}/none"):
+    said = rf"^cannot connect to http\+unix:{tmp_path}/none:/; unix:{tmp_path}/none: connect: no such file"
+    with pytest.raises(portico.ConnectError, match=said):
         await portico.fetch(f"http+unix:{tmp_path}/none")
 
 
 @scenario()
+async def test_a_connection_that_does_not_come_about_is_told_with_the_url_and_the_address() -> None:
+    nobody, there = free_port(), free_port()
+    with pytest.raises(portico.ConnectError) as caught:
+        await portico.fetch(f"http://127.0.0.1:{nobody}/x?y")
+    place = f"127.0.0.1:{nobody}"
+    said = f"cannot connect to http://{place}/x?y; tcp://{place}: connect: connection refused after "
+    assert str(caught.value).startswith(said)
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError) and str(caught.value.address).startswith("http:")
+    async with playing(redirect(302, f"http://127.0.0.1:{there}/z")) as server:
+        with pytest.raises(portico.ConnectError, match=f"^cannot connect to http://127.0.0.1:{there}/z; tcp:"):
+            await portico.fetch(server.url)
+
+
+@scenario()
 async def test_retry_waits_for_a_server_that_starts() -> None:
-    async with playing(OK) as server:
-        port = int(server.url.rpartition(":")[2])
+    address = f"127.0.0.1:{free_port()}"
     retry = portico.Retry(attempts=None, first=0.01, maximum=0.01)
     with pytest.raises(portico.ConnectError, match="connection refused"):
-        await portico.fetch(server.url, retry=portico.Retry(attempts=2, first=0.01))
-    asking = asyncio.ensure_future(portico.fetch(server.url, retry=retry)._whole())
+        await portico.fetch(f"http://{address}", retry=portico.Retry(attempts=2, first=0.01))
+    asking = asyncio.ensure_future(portico.fetch(f"http://{address}", retry=retry)._whole())
     await asyncio.sleep(0)
 
     async def later(stream: portico.Stream) -> None:
         await stream.recv_until(b"\r\n\r\n")
         await stream.send(OK)
 
-    async with portico.serve(later, f"tcp://127.0.0.1:{port}"):
+    async with portico.serve(later, f"tcp://{address}"):
         assert (await asking).body == b"hello"
 
 

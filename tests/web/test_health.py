@@ -6,6 +6,7 @@ import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
+from ports import free_port
 from server.support import client_of, scenario, until
 
 import portico
@@ -47,7 +48,7 @@ async def test_it_fails_first_and_listening_ends_after_the_delay() -> None:
         return "ended"
 
     door.get("/slow", slow)
-    async with front(door, portico.Service(drain_delay=30)) as client:
+    async with front(door, portico.Service(drain_delay=30), port=free_port()) as client:
         server = client.server
         await client.ask("/healthz")
         working = Front(server, await client_of(server.address))
@@ -182,6 +183,31 @@ async def test_a_check_that_hangs_has_failed_in_time() -> None:
         got = await client.ask("/healthz")
         assert (got.status, got.body) == (503, b"failed: a, b\n")
         goes_on.set()
+
+
+class Pool:
+    def __init__(self, well: bool) -> None:
+        self.well = well
+
+    def ping(self) -> bool:
+        return self.well
+
+
+@scenario()
+async def test_checks_of_one_name_are_told_apart_by_a_mapping() -> None:
+    checks = [Pool(False).ping, Pool(True).ping]
+    with pytest.raises(ConfigurationError, match="two checks are called 'ping': give a mapping"):
+        door_of(*checks)
+    door = Door()
+    door.health(checks=dict(zip(("first", "second"), checks, strict=True)), timeout=3)
+    async with front(door) as client:
+        assert (await client.ask("/healthz")).body == b"failed: first\n"
+
+
+@pytest.mark.parametrize("timeout", [0, -1, "1", True, None])
+def test_a_timeout_of_checks_is_seconds(timeout: object) -> None:
+    with pytest.raises(ConfigurationError, match="health: timeout"):
+        Door().health(timeout=timeout)  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_called_is_no_check() -> None:

@@ -15,7 +15,7 @@ import portico
 from portico.errors import ConfigurationError
 from portico.server.stats import COUNTERS
 from portico.web.door import Door
-from portico.web.metrics import BUCKETS, GAUGES, GROUP_HELP, SERVER_HELP, Metrics, wants_openmetrics
+from portico.web.metrics import BUCKETS, GAUGES, GROUP_HELP, SERVER_HELP, Metrics, RequestCounts, wants_openmetrics
 from portico.web.request import Request
 
 from .front_kit import Reply, front
@@ -108,11 +108,33 @@ async def test_requests_are_counted_by_method_and_class_of_status() -> None:
         assert 0 < value(found, "portico_http_request_duration_seconds_sum") < 5
 
 
+@scenario()
+async def test_what_is_no_request_is_counted_and_so_is_an_upgrade() -> None:
+    async def echo(channel: portico.WebSocket) -> None:
+        async for message in channel:
+            await channel.send(message)
+
+    door = door_of()
+    door.websocket("/chat", echo)
+    async with portico.serve(door, "http://127.0.0.1:0") as server:
+        async with portico.connect(server.address.replace(scheme="ws", path="/chat")) as channel:
+            await channel.send("here")
+            await channel.recv()
+        async with portico.connect(server.address.replace(scheme="tcp", path="")) as stream:
+            await stream.send(b"GET / HTTP/1.1\r\n\r\n")  # without Host
+            assert (await stream.recv()).startswith(b"HTTP/1.1 400")
+        text = (await portico.fetch(str(server.address) + "metrics")).text
+    assert 'portico_http_requests_total{method="GET",status="1xx"} 1' in text
+    assert 'portico_http_requests_total{method="other",status="4xx"} 1' in text
+    assert "portico_http_request_duration_seconds_count 0" in text
+
+
 @pytest.mark.parametrize("accept", [None, OPENMETRICS.partition(" ")[2]], ids=["text", "openmetrics"])
 def test_durations_are_counted_up_to_each_bound(accept: str | None) -> None:
-    metrics = Metrics()
+    requests = RequestCounts()
+    metrics = Metrics((), requests)
     for seconds in (0.0, BUCKETS[0], BUCKETS[0] + 1e-6, BUCKETS[-1], BUCKETS[-1] * 2):
-        metrics.observe("GET", 200, seconds)
+        requests.observe("GET", 200, seconds)
     text = "".join(metrics._lines(None, accept is not None))
     parser = openmetrics_parser if accept else text_parser
     counts = {
@@ -146,7 +168,21 @@ async def test_groups_are_shown_by_name_whatever_is_in_it(accept: list[str]) -> 
 def test_groups_need_names_of_their_own() -> None:
     for groups in ([portico.Group()], [portico.Group("a"), portico.Group("a")]):
         with pytest.raises(ConfigurationError, match="a name of its own"):
-            Metrics(groups)
+            Metrics(groups, RequestCounts())
+
+
+@scenario()
+async def test_each_page_has_groups_of_its_own_and_the_requests_of_its_door() -> None:
+    first, second = portico.Group[str]("first"), portico.Group[str]("second")
+    door = Door()
+    door.metrics("/a", groups=[first])
+    door.metrics("/b", groups=[second])
+    door.metrics("/c", host="c.example", groups=[portico.Group[str]("first")])
+    async with front(door) as client:
+        a, b = samples(await client.ask("/a")), samples(await client.ask("/b"))
+    shown = [{dict(labels)["group"] for name, labels in page if name == "portico_group_members"} for page in (a, b)]
+    assert shown == [{"first"}, {"second"}]
+    assert value(b, "portico_http_requests_total", method="GET", status="2xx") == 1
 
 
 @scenario()
@@ -181,8 +217,9 @@ def test_the_format_is_what_the_client_likes_best(accept: str | None, wanted: bo
 
 
 def test_the_older_text_is_as_prometheus_documents_it() -> None:
-    metrics = Metrics()
-    metrics.observe("GET", 200, 0.25)
+    requests = RequestCounts()
+    metrics = Metrics((), requests)
+    requests.observe("GET", 200, 0.25)
     text = "".join(metrics._lines(None, False))
     assert (
         '# TYPE portico_http_requests_total counter\nportico_http_requests_total{method="GET",status="2xx"} 1\n' in text

@@ -1,5 +1,6 @@
 """Which route answers: paths, parameters, methods, hosts; and what is answered where none does."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -247,3 +248,42 @@ async def test_a_path_of_websockets_asks_for_an_upgrade() -> None:
         answer = await client.ask("POST /chat")
         assert (answer.status, answer.headers["allow"]) == (405, "GET, OPTIONS")
         assert (await client.ask("GET /nowhere")).status == 404
+
+
+@scenario()
+async def test_a_websocket_comes_before_files_and_patterns_that_fit_its_path(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("a page")
+    (tmp_path / "script.js").write_text("a script")
+
+    async def serve(channel: Any) -> None: ...
+
+    async def page(request: portico.Request) -> str:
+        return "mine"
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]})
+        await send({"type": "http.response.body", "body": b"app"})
+
+    door = portico.Door()
+    door.files("/", tmp_path)
+    for path in ("/", "/chat", "/rooms/{room}", "/own", "/also/{own}", "/{any}", "/app/chat"):
+        door.websocket(path, serve)
+    door.get("/own", page)
+    door.get("/also/{mine}", page)
+    door.get("/rooms/lobby", page)
+    door.mount("/app", app)
+    async with visiting(door) as (_, client):
+        for path in ("/chat", "/rooms/blue", "/also/x?a=b"):
+            for method in ("GET", "HEAD"):
+                assert (await client.ask(f"{method} {path}")).status == (200 if "also" in path else 426), path
+        for path, body in {
+            "/": b"a page",
+            "/script.js": b"a script",
+            "/own": b"mine",
+            "/rooms/lobby": b"mine",
+            "/app/chat": b"app",
+        }.items():
+            answer = await client.ask(f"GET {path}")
+            assert (answer.status, answer.body) == (200, body), path
+        assert (await client.ask("GET /rooms/a/b")).status == 404
+        assert (await client.ask("POST /chat")).status == 405

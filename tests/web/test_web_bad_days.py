@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from server.support import EVERYWHERE, scenario, until
+from server.support import EVERYWHERE, scenario, turns, until
 
 import portico
 from portico.server.threads import Job
@@ -228,7 +228,7 @@ async def test_a_client_may_vanish_in_every_state(state: str) -> None:
         async with visiting(door) as (server, client):
             await client.send(STATES[state])
             await until(lambda server=server: server.stats.bytes_received >= len(STATES[state]))
-            await asyncio.sleep(0.01)
+            await turns()
             getattr(client.client, vanish)()
             await until(lambda server=server: not server.stats.open, 5)
             assert (server.stats.handler_errors, server.stats.protocol_errors) == (0, 0)
@@ -413,7 +413,7 @@ async def test_of_two_servers_of_one_door_neither_begins_before_what_is_mounted(
     door.mount("/api", app)
     starting = [asyncio.ensure_future(begin()) for _ in range(2)]
     await until(lambda: log == ["startup"])
-    await asyncio.sleep(0.05)
+    await turns()
     go_on.set()
     first, second = await asyncio.gather(*starting)
     await first.drain(1)

@@ -272,6 +272,9 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[Any], int]] = {
     "a wrong origin": ({}, [(b"host", b"test"), (b"origin", b"https://elsewhere.example")], 403),
     "two origins": ({"origins": "*"}, [(b"origin", b"http://a"), (b"origin", b"http://b")], 403),
     "False": ({"authorize": lambda request: False}, [], 403),
+    "None": ({"authorize": lambda request: None}, [], 403),
+    "empty": ({"authorize": lambda request: ""}, [], 403),
+    "a pair": ({"authorize": lambda request: (402, {"pay": 1})}, [], 402),
     "a status": ({"authorize": lambda request: 402}, [], 402),
     "a Response": ({"authorize": lambda request: portico.Response("no", status=418)}, [], 418),
 }
@@ -292,6 +295,8 @@ async def test_who_may_not_come_in_is_refused(name: str, extended: bool) -> None
         assert sent[0]["status"] == status
         if name == "a Response":
             assert sent[1]["body"] == b"no" and (b"content-length", b"2") in sent[0]["headers"]
+        if name == "a pair":
+            assert sent[1]["body"] == b'{"pay":1}' and (b"content-type", b"application/json") in sent[0]["headers"]
     else:
         assert sent == [{"type": "websocket.close"}]
     assert seen.channel is None

@@ -44,8 +44,9 @@ async def test_a_peer_that_vanishes_is_noticed_in_every_state(state: str, way: s
             ended.set_result(error)
 
     async with plain_client(handler) as client:
+        before = client.server.stats.bytes_received
         await client.send(STATES[state])
-        await asyncio.sleep(0.01)
+        await until(lambda: client.server.stats.bytes_received >= before + len(STATES[state]))
         getattr(client, way)()
         error = await ended
         if state == "behind its close":
@@ -178,9 +179,13 @@ async def test_a_crowd_that_comes_and_vanishes_leaves_nothing() -> None:
         await asyncio.gather(*(visit(number) for number in range(60)))
         await until(lambda: server.stats.open == 0)
         assert server.stats.handler_errors == 0
-        await asyncio.sleep(0.01)
-        gc.collect()
-        assert len(kept) == 60 and not [each for each in kept if each() is not None]
+        assert len(kept) == 60
+
+        def all_gone() -> bool:
+            gc.collect()
+            return not any(each() is not None for each in kept)
+
+        await until(all_gone)
 
 
 @scenario()
@@ -206,8 +211,9 @@ async def test_a_broken_frame_does_not_reset_what_was_said_about_it() -> None:
 async def test_a_request_answered_late_loses_no_frame() -> None:
     """`authorize` takes its time while frames come."""
 
-    async def authorize(request: object) -> None:
+    async def authorize(request: object) -> bool:
         await asyncio.sleep(0.05)
+        return True
 
     async def handler(channel: portico.WebSocket) -> None:
         async for message in channel:

@@ -209,12 +209,33 @@ async def test_one_side_alone_cannot_be_closed() -> None:
 
 
 @fed
-async def test_a_close_within_a_message_in_pieces_leaves_at_once() -> None:
+async def test_a_close_within_a_message_in_pieces_leaves_at_once_and_tells_that_it_is_not_whole() -> None:
     ends = Fed()
     ends.socket.send_piece("half", False)
     ends.socket.send("held back")
-    ends.socket.close()
-    assert [each.payload[:4] for each in await ends.sent()] == [b"half", b"\x03\xe8"]
+    ends.socket.close(4001)
+    half, close = await ends.sent()
+    assert (half.payload, close_code(close)) == (b"half", 1011)
+
+
+@fed
+async def test_who_closed_first_is_told() -> None:
+    for code, peer, told in (
+        (4002, 4002, "this side closed the WebSocket with 4002: bye"),
+        (1000, 4003, "this side closed the WebSocket with 1000 normal closure: bye"),
+        (None, 4003, "the peer closed the WebSocket with 4003"),
+    ):
+        ends = Fed()
+        if code is not None:
+            ends.socket.close(code, "bye")
+            await asyncio.sleep(0)
+        ends.feed(closing(peer))
+        await asyncio.sleep(0)
+        with pytest.raises(portico.ClosedError) as caught:
+            ends.socket.send("too late")
+        assert str(caught.value) == told
+        assert caught.value.code == (code or peer)
+        assert ends.socket.close_code == peer
 
 
 # Deadlines.
@@ -368,12 +389,12 @@ async def test_a_drain_waits_not_long_for_a_client_that_answers_nothing() -> Non
 
 @scenario()
 async def test_cancelling_the_clients_block_ends_the_connection() -> None:
-    over = asyncio.Event()
+    heard, over = asyncio.Event(), asyncio.Event()
 
     async def handler(socket: portico.WebSocket) -> None:
         try:
             async for _ in socket:
-                pass
+                heard.set()
         except portico.ClosedError as error:
             assert error.code == 1006
             over.set()
@@ -386,7 +407,7 @@ async def test_cancelling_the_clients_block_ends_the_connection() -> None:
                 await near.recv()
 
         task = asyncio.create_task(body())
-        await asyncio.sleep(0.05)
+        await heard.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -26,7 +26,6 @@ from .frames_kit import (
     fed,
     frame,
     head,
-    squeezed,
 )
 
 MAKERS = pytest.mark.parametrize("make", [driven, asyncio.ensure_future], ids=["driven", "plain"])
@@ -212,20 +211,6 @@ async def test_many_tiny_pieces_are_put_together_in_time_that_grows_with_them_on
                 await asyncio.sleep(0)
         assert ends.socket.queued[0] < 1_000_000
         assert await asking == b"x" * 60_000
-
-
-@fed
-async def test_a_compressed_message_is_one_piece_and_bounded() -> None:
-    ends = Fed(deflate=agreed(), max_size=1000)
-    ends.socket.fragments()
-    data = frame(TEXT, squeezed(b"x" * 900), bits=RSV1)
-    for part in cut(data, [len(data) - 2]):
-        ends.feed(part)
-    assert await pieces_of(ends) == ["x" * 900]
-    ends.frame(BINARY, squeezed(bytes(1001)), bits=RSV1)
-    with pytest.raises(portico.MessageTooLarge):
-        await pieces_of(ends)
-    assert [close_code(each) for each in await ends.sent()] == [1009]
 
 
 @fed

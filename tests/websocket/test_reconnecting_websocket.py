@@ -12,7 +12,7 @@ from unit.client_kit import FakeClock, clock
 
 import portico
 from portico import Retry
-from portico.client import is_temporary
+from portico.client import is_temporary, retry
 from portico.client.retry import MAX_RETRY_AFTER, asked_delay
 from portico.errors import Attempt, ClosedError, ConnectError, EndOfStream, ProtocolError, StatusError, TLSError
 
@@ -165,11 +165,17 @@ async def test_nobody_there_is_tried_again(clock: FakeClock) -> None:
 
 
 @scenario()
-async def test_cancelled_while_it_waits_for_retry_after() -> None:
+async def test_cancelled_while_it_waits_for_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleeps = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        sleeps.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(retry, "sleep", sleep)
     async with playing(answer("503 Service Unavailable", "Retry-After: 100")) as server:
         waiting = asyncio.ensure_future(anext(portico.reconnecting(server.address)))
-        await server.asked.wait()
-        await asyncio.sleep(0.02)
+        await sleeps.wait()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -296,13 +296,20 @@ async def test_a_function_may_tell_which_origins_come_in(is_async: bool) -> None
 @pytest.mark.parametrize(
     ("answer", "status", "data"),
     [
-        (None, 101, None),
         (True, 101, None),
         (False, 403, None),
+        (None, 403, None),
+        ("", 403, None),
+        ({}, 403, None),
+        ([], 403, None),
+        (0, 403, None),
         (401, 401, None),
         (503, 503, None),
         ({"user": "joe"}, 101, {"user": "joe"}),
         ("joe", 101, "joe"),
+        (("joe", 7), 101, ("joe", 7)),
+        ((401, "who", "are you"), 101, (401, "who", "are you")),
+        ((401, "who are you?"), 401, None),
         (Response("teapot", status=418, headers={"X-One": "1"}), 418, None),
     ],
     ids=repr,
@@ -329,7 +336,7 @@ async def test_authorize_lets_in_refuses_or_attaches(is_async: bool, answer: obj
 async def test_a_refusal_has_the_body_and_fields_of_its_response() -> None:
     def authorize(request: Request) -> object:
         if request.credentials == ("basic", "joe", "secret"):
-            return None
+            return True
         return Response("who are you?", status=401, headers={"WWW-Authenticate": "Basic"})
 
     async with portico.serve(echo, "ws://127.0.0.1:0/", websocket=WebSocketSettings(authorize=authorize)) as server:
@@ -343,7 +350,60 @@ async def test_a_refusal_has_the_body_and_fields_of_its_response() -> None:
             assert await channel.recv() == "hello"
 
 
-@pytest.mark.parametrize("answer", [0, 200, 101, 1000, ValueError("no")], ids=repr)
+@pytest.mark.parametrize(
+    ("answer", "content_type", "body"),
+    [
+        (401, "text/plain; charset=utf-8", b"401 Unauthorized\n"),
+        (False, "text/plain; charset=utf-8", b"403 Forbidden\n"),
+        ((402, "pay é"), "text/plain; charset=utf-8", "pay é".encode()),
+        ((402, b"pay"), "application/octet-stream", b"pay"),
+        ((402, {"pay": "é"}), "application/json", b'{"pay":"\\u00e9"}'),
+        ((402, ["pay"]), "application/json", b'["pay"]'),
+        ((402, None), None, b""),
+        ((402, Response("<b>pay", content_type="text/html")), "text/html", b"<b>pay"),
+    ],
+    ids=repr,
+)
+@scenario()
+async def test_a_refusal_is_answered_as_a_route_would_answer_it(
+    answer: object, content_type: str | None, body: bytes
+) -> None:
+    settings = WebSocketSettings(authorize=lambda request: answer)
+    async with portico.serve(echo, "ws://127.0.0.1:0/", websocket=settings) as server:
+        error = (await failure(portico.connect(server.address))).__cause__
+        assert isinstance(error, StatusError)
+        assert (dict(error.headers).get("Content-Type"), error.body) == (content_type, body)
+
+
+@scenario()
+async def test_a_refusal_may_come_in_pieces() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"not "
+        yield b"you"
+
+    settings = WebSocketSettings(authorize=lambda request: (403, pieces()))
+    async with portico.serve(echo, "ws://127.0.0.1:0/", websocket=settings) as server:
+        error = (await failure(portico.connect(server.address))).__cause__
+        assert isinstance(error, StatusError) and error.body == b"not you"
+
+
+@scenario()
+async def test_none_is_told_once_with_what_to_return(caplog: pytest.LogCaptureFixture) -> None:
+    def forgets(request: Request) -> None: ...
+
+    for _ in range(2):
+        settings = WebSocketSettings(authorize=forgets)
+        for _ in range(2):
+            assert await status_for(settings) == 403
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 2
+    for line in told:
+        assert line.startswith("authorize of / (") and "forgets) returned None, which refuses: return True" in line
+
+
+@pytest.mark.parametrize(
+    "answer", [200, 7, 101, 1000, -1, (200, "ok"), (7, "joe"), (True, "joe"), (403, 5), ValueError("no")], ids=repr
+)
 @scenario(errors=True)
 async def test_authorize_that_fails_is_the_servers_fault(answer: object) -> None:
     def authorize(request: Request) -> object:
@@ -358,9 +418,10 @@ async def test_authorize_that_fails_is_the_servers_fault(answer: object) -> None
 async def test_who_vanishes_while_authorize_thinks_leaves_nothing() -> None:
     thinking, gone = asyncio.Event(), asyncio.Event()
 
-    async def authorize(request: Request) -> None:
+    async def authorize(request: Request) -> bool:
         thinking.set()
         await gone.wait()
+        return True
 
     settings = WebSocketSettings(authorize=authorize)
     async with portico.serve(echo, "ws://127.0.0.1:0/", websocket=settings) as server:
@@ -424,8 +485,9 @@ def test_listeners_that_cannot_work_are_refused_at_once(
 async def test_credentials_outside_ascii_are_read_as_they_were_written() -> None:
     seen = []
 
-    def authorize(request: Request) -> None:
+    def authorize(request: Request) -> bool:
         seen.append(request.credentials)
+        return True
 
     settings = WebSocketSettings(authorize=authorize)
     assert await status_for(settings, f"Authorization: {basic('jürgen', 'geheim:ß')}") == 101

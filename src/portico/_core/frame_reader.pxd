@@ -2,13 +2,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint32_t
 
 from .channel cimport ChannelBase
-from .connection cimport Recv
 from .frames cimport Frames, portico_frame, portico_utf8
-
-
-cdef class Piece:
-    cdef object data        # str or bytes; maybe empty
-    cdef bint last
 
 
 cdef class FrameReader(ChannelBase):
@@ -26,10 +20,9 @@ cdef class FrameReader(ChannelBase):
     cdef PyObject* body                 # bytes, owned, of which body_size are filled
     cdef Py_ssize_t body_size, body_capacity, fragments
     cdef object inflater                # whose window outlives a message
-    # pieces
+    cdef int ends                       # final blocks that it had so far
     cdef bint in_pieces                 # what does not come at once is handed out piece by piece
     cdef bint cut                       # a part of the message was queued before
-    cdef bint taking_pieces             # somebody took some of the first message in the queue, but not its last
 
     cdef int control(self, int opcode, const char* data, Py_ssize_t size) except -1
     cdef int break_off(self, int code, object error) except -1
@@ -43,13 +36,13 @@ cdef class FrameReader(ChannelBase):
     cdef int drop_body(self) except -1
     cdef object body_bytes(self)
     cdef int end_message(self) except -1
+    cdef int put_inflate_tail(self) except -1
     cdef bytes inflated(self)
+    cdef tuple inflate(self, bytes data, Py_ssize_t limit)
+    cdef int end_inflating(self) except -1
     cdef int cut_what_came(self) except -1
     cdef int cut_piece(self, bint last) except -1
-    cdef int check_first(self) except -1
-    cdef int drop_pieces(self) except -1
-    cdef int take_piece(self, PyObject** answer) except -1
-    cdef int join_pieces(self, Recv recv, PyObject** answer) except -1
 
 
+cdef Py_ssize_t deflated_bound(Py_ssize_t size) noexcept
 cdef object not_utf8(Py_ssize_t offset)

@@ -1,4 +1,3 @@
-from collections.abc import Awaitable
 from typing import Any
 
 from typing_extensions import disjoint_base
@@ -7,11 +6,6 @@ from .channel import ChannelBase
 from .frames import Frames
 
 @disjoint_base
-class Piece: ...
-
-@disjoint_base
 class FrameReader(ChannelBase[Any]):
     @property
     def frames(self) -> Frames: ...
-    def receive_in_pieces(self) -> None: ...
-    def recv_piece(self) -> Awaitable[tuple[Any, bool]]: ...

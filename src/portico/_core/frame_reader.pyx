@@ -1,25 +1,25 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""How the messages of a WebSocket come: frames that are whole, in parts, deflated, or taken piece by piece (RFC 6455)."""
+"""How the messages of a WebSocket come: frames that are whole, in parts, or deflated (RFC 6455, RFC 7692)."""
 import zlib
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
+from cpython.ref cimport Py_DECREF, Py_XDECREF, PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.string cimport memcpy
 
 from .channel cimport ChannelBase
-from .connection cimport BATCH, OPEN, PIECE, WITH_CONTROL, Connection, Failure, NEXT, ReadState, Recv
+from .connection cimport OPEN, PIECE, Connection, ReadState
 from .frames cimport (BINARY, CONTINUATION, CONTROL_SIZE, FIN, NOT_UTF8, POLICY, PONG, PROTOCOL_BROKEN, RESERVED, RSV1, TEXT,
                       TOO_BIG, UNSUPPORTED, Frames, portico_frame,
-                      portico_frame_head, portico_mask, portico_rotated, portico_utf8_goes_on, portico_utf8_rest)
-from .ring cimport Slot, ring_pop
+                      portico_frame_head, portico_mask, portico_rotated, portico_utf8_goes_on)
+from .spares cimport SMALLEST, spares_of
 
 from portico.errors import MessageTooLarge, ProtocolError
 
 
-cdef extern from "Python.h":
-    PyObject* PyBytes_FromSize "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
+cdef extern from "bytes.h":
+    void portico_bytes_cut(PyObject* body, Py_ssize_t size) noexcept
     int _PyBytes_Resize(PyObject** data, Py_ssize_t size) except -1
     char* PyBytes_Data "PyBytes_AS_STRING"(PyObject* data) noexcept
     PyObject* PyUnicode_New(Py_ssize_t size, unsigned int highest) except NULL
@@ -27,15 +27,11 @@ cdef extern from "Python.h":
 
 cdef enum:
     COMMIT = 64             # memory is set aside for at most that many times as much as has come; untouched, it costs none
+    WASTE = 8               # a message may leave one in so many of its bytes unused
     MAX_ENDS = 8            # final blocks in one message; nobody sends more than one
     PIECE_SIZE = 16 * 1024  # bytes that are worth a piece while nobody waits for one
-    DEFLATE_SLACK = 1024    # bytes by which deflating may make a message longer, beside 1 in 1000
 
 cdef bytes INFLATE_TAIL = b"\x00\x00\xff\xff"    # RFC 7692 section 7.2.2
-
-
-cdef class Piece:
-    """A part of a message, in the queue."""
 
 
 cdef class FrameReader(ChannelBase):
@@ -50,6 +46,14 @@ cdef class FrameReader(ChannelBase):
 
     cdef int break_off(self, int code, object error) except -1:
         """Say what is wrong, and close; the messages that came before stay readable. Returns 1."""
+        raise NotImplementedError
+
+    cdef int cut_what_came(self) except -1:
+        """Queue what has come of a message that is not whole, if it is to be had in pieces."""
+        raise NotImplementedError
+
+    cdef int cut_piece(self, bint last) except -1:
+        """Queue what has come of a message since it was cut last."""
         raise NotImplementedError
 
     cdef int stop_reading(self, ReadState state) except -1:
@@ -115,7 +119,7 @@ cdef class FrameReader(ChannelBase):
                     self.control(frame.first & 15, data + used, length)
                     used += length
                 elif self.opcode and self.final and not self.fragments and length <= size - used and not self.compressed \
-                        and not self.unwanted:
+                        and not self.unwanted and length < SMALLEST:
                     self.take_whole(data + used, &frame)
                     used += length
                 elif not length and self.final and self.opcode:
@@ -171,12 +175,10 @@ cdef class FrameReader(ChannelBase):
             if self.fragments >= self.frames.max_fragments and not self.unwanted and not self.in_pieces:
                 return self.break_off(POLICY, ProtocolError(
                     f"a message came in more than {self.frames.max_fragments} frames: raise max_fragments to allow it"))
-        if self.unwanted:
+        if self.unwanted or self.in_pieces:
             return 0
         if self.compressed:
-            limit += limit // 1000 + DEFLATE_SLACK
-        elif self.in_pieces:
-            return 0
+            limit = deflated_bound(limit)
         if <Py_ssize_t>frame.length > limit - self.body_size:
             return self.break_off(TOO_BIG, MessageTooLarge(self.body_size + <Py_ssize_t>frame.length, self.frames.max_size))
         return 0
@@ -216,6 +218,7 @@ cdef class FrameReader(ChannelBase):
     cdef int take_payload(self, const char* data, Py_ssize_t size) except -1:
         """Add to the message what came of the payload of its frame."""
         cdef char* place
+        self.frame_left -= size
         if not self.unwanted:
             self.grow_body(size)
             place = PyBytes_Data(self.body) + self.body_size
@@ -225,7 +228,6 @@ cdef class FrameReader(ChannelBase):
             if self.opcode == TEXT and not self.compressed and not portico_utf8_goes_on(&self.utf8, place, size):
                 self.break_off(NOT_UTF8, not_utf8(self.body_size))
                 return 0
-        self.frame_left -= size
         if not self.frame_left and self.final:
             self.end_message()
         return 0
@@ -237,10 +239,10 @@ cdef class FrameReader(ChannelBase):
             return 0
         needed = min(max(needed + min(self.frame_left, most), 2 * self.body_capacity), most)
         if self.body is NULL:
-            self.body = PyBytes_FromSize(NULL, needed)
-        else:
-            self.body_capacity = 0
-            _PyBytes_Resize(&self.body, needed)
+            self.body = spares_of(self.hub).take(needed, &self.body_capacity)
+            return 0
+        self.body_capacity = 0
+        _PyBytes_Resize(&self.body, needed)
         self.body_capacity = needed
         return 0
 
@@ -253,14 +255,19 @@ cdef class FrameReader(ChannelBase):
     cdef object body_bytes(self):
         """Return the body as bytes, and have none any more."""
         cdef PyObject* body = self.body
+        cdef Py_ssize_t size = self.body_size, capacity = self.body_capacity
         if body is NULL:
             return b""
         self.body = NULL
-        self.body_capacity = 0
-        size, self.body_size = self.body_size, 0
-        _PyBytes_Resize(&body, size)
+        self.body_size = self.body_capacity = 0
+        if capacity - size > capacity // WASTE:
+            _PyBytes_Resize(&body, size)
+            capacity = size
+        else:
+            portico_bytes_cut(body, size)
         whole = <object>body
         Py_DECREF(whole)
+        spares_of(self.hub).give(body, capacity)
         return whole
 
     cdef int end_message(self) except -1:
@@ -272,17 +279,19 @@ cdef class FrameReader(ChannelBase):
             self.cut = False
             self.message_begun = 0
             return self.drop_body()
+        if self.cut or (self.in_pieces and self.compressed):
+            if opcode == TEXT and not self.compressed and self.utf8.missing:
+                return self.break_off(NOT_UTF8, not_utf8(self.body_size))
+            self.opcode = opcode
+            self.cut_piece(True)
+            self.opcode = 0
+            return 0
         if self.compressed:
             message = self.inflated()
             if message is None:
                 return 0
         elif opcode == TEXT and self.utf8.missing:
             return self.break_off(NOT_UTF8, not_utf8(self.body_size))
-        elif self.cut:
-            self.opcode = opcode
-            self.cut_piece(True)
-            self.opcode = 0
-            return 0
         else:
             message = self.body_bytes()
         size = PyBytes_GET_SIZE(message)
@@ -295,195 +304,61 @@ cdef class FrameReader(ChannelBase):
             message = PyMemoryView_FromObject(message)
         return self.announce_message(message, size)
 
-    cdef bytes inflated(self):
-        """Return the body inflated; None: it cannot be, and that was dealt with."""
-        cdef Py_ssize_t limit = self.frames.max_size
-        cdef int ends = 0
+    cdef int put_inflate_tail(self) except -1:
+        """End the body as inflating wants it."""
         if self.body is NULL:
             self.grow_body(0)
         memcpy(PyBytes_Data(self.body) + self.body_size, PyBytes_AS_STRING(INFLATE_TAIL), PyBytes_GET_SIZE(INFLATE_TAIL))
         self.body_size += PyBytes_GET_SIZE(INFLATE_TAIL)
-        rest = self.body_bytes()
+        return 0
+
+    cdef bytes inflated(self):
+        """Return the body inflated; None: it cannot be, and that was dealt with."""
+        self.put_inflate_tail()
+        try:
+            whole, _ = self.inflate(self.body_bytes(), self.frames.max_size + 1)
+        except ProtocolError as error:
+            self.break_off(NOT_UTF8, error)
+            return None
+        self.end_inflating()
+        if len(whole) > self.frames.max_size:
+            self.break_off(TOO_BIG, MessageTooLarge(len(whole), self.frames.max_size))
+            return None
+        return whole
+
+    cdef tuple inflate(self, bytes data, Py_ssize_t limit):
+        """Return `limit` bytes that `data` inflates to, and the rest of it; if fewer, that is all.
+
+        :raises ProtocolError: it is not deflated"""
+        cdef bytes whole
         inflater = self.inflater
-        if inflater is None:
+        if inflater is None or inflater.eof:
             inflater = self.frames.decompressor()
         try:
-            whole = inflater.decompress(rest, limit + 1)
-            while inflater.eof and inflater.unused_data and len(whole) <= limit:    # a block said that it is the last one
-                ends += 1
-                if ends > MAX_ENDS:
+            whole = inflater.decompress(data, limit)
+            while inflater.eof and inflater.unused_data and len(whole) < limit:     # a block said that it is the last one
+                self.ends += 1
+                if self.ends > MAX_ENDS:
                     raise ValueError("it ends again and again")
                 rest = inflater.unused_data
                 inflater = self.frames.decompressor()
-                whole += inflater.decompress(rest, limit + 1)
+                whole += inflater.decompress(rest, limit - len(whole))
         except (zlib.error, ValueError) as error:
-            self.break_off(NOT_UTF8, ProtocolError(f"a compressed message cannot be inflated: {error}"))
-            return None
-        if len(whole) > limit:
-            self.break_off(TOO_BIG, MessageTooLarge(len(whole), limit))
-            return None
-        self.inflater = inflater if self.frames.in_takeover else None
-        return whole
+            raise ProtocolError(f"a compressed message cannot be inflated: {error}") from None
+        self.inflater = inflater
+        return whole, inflater.unused_data if inflater.eof else inflater.unconsumed_tail
 
-    cdef int cut_what_came(self) except -1:
-        """Queue what has come of a message that is not whole, if it is to be had in pieces."""
-        if self.body_size and self.opcode and not self.compressed and not self.unwanted and self.read_state == OPEN:
-            self.cut_piece(False)
+    cdef int end_inflating(self) except -1:
+        """The message is over; what comes next may refer to it, or not."""
+        self.ends = 0
+        if not self.frames.in_takeover:
+            self.inflater = None
         return 0
 
-    cdef int cut_piece(self, bint last) except -1:
-        """Queue what has come of a message so far."""
-        cdef Piece piece = Piece.__new__(Piece)
-        cdef Py_ssize_t size = self.body_size
-        cdef int rest = portico_utf8_rest(PyBytes_Data(self.body), size) if self.opcode == TEXT and size else 0
-        kept = PyBytes_FromStringAndSize(PyBytes_Data(self.body) + size - rest, rest) if rest else b""
-        self.body_size = size - rest
-        whole = self.body_bytes()
-        if self.opcode == TEXT:
-            whole = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(whole), PyBytes_GET_SIZE(whole), NULL)
-        if rest:
-            self.grow_body(rest)
-            memcpy(PyBytes_Data(self.body), PyBytes_AS_STRING(kept), rest)
-            self.body_size = rest
-        if not last and size == rest:
-            return 0
-        piece.data = PyMemoryView_FromObject(whole) if self.opcode == BINARY and self.frames.memoryviews else whole
-        piece.last = last
-        self.cut = not last
-        self.message_begun = 0 if last else self.active     # the next piece has its own time
-        if last:
-            self.settings.messages_received += 1
-        return self.push(piece, size - rest)
 
-    # receiving in pieces
-
-    def receive_in_pieces(self):
-        """Hand out from now on what has come of a message that does not come at once; `max_size` bounds only those that
-        are compressed or taken whole. Pieces that nobody took of a message are dropped."""
-        self.in_pieces = True
-        if self.taking_pieces:
-            self.drop_pieces()
-
-    def recv_piece(self):
-        """Await the next piece of the next message: (str or bytes, whether it is the last one). Errors as `recv`."""
-        return self.new_recv(PIECE)
-
-    cdef int take(self, Recv recv, PyObject** answer) except -1:
-        if not self.in_pieces:
-            return ChannelBase.take(self, recv, answer)
-        if self.taking_pieces and recv.kind != PIECE:
-            self.drop_pieces()
-        if recv.kind == PIECE and not self.messages.count:
-            self.cut_what_came()
-        if not self.messages.count:
-            return 0
-        if recv.kind == PIECE:
-            return self.take_piece(answer)
-        if type(<object>self.messages.slots[self.messages.first].item) is Piece:
-            return self.join_pieces(recv, answer)
-        self.check_first()
-        if recv.kind != BATCH:
-            return ChannelBase.take(self, recv, answer)
-        recv.kind = NEXT        # one at a time, as pieces may follow
-        try:
-            ChannelBase.take(self, recv, answer)
-        finally:
-            recv.kind = BATCH
-        message = <object>answer[0]
-        Py_DECREF(message)
-        batch = [message]
-        Py_INCREF(batch)
-        answer[0] = <PyObject*>batch
-        return 1
-
-    cdef int check_first(self) except -1:
-        """Drop the first message of the queue if it is too large to be taken whole."""
-        cdef Slot slot = self.messages.slots[self.messages.first]
-        if slot.size <= self.frames.max_size:
-            return 0
-        ring_pop(&self.messages)
-        Py_DECREF(<object>slot.item)
-        self.took(slot.size)
-        raise MessageTooLarge(slot.size, self.frames.max_size)
-
-    def drop_received(self):
-        """Let go of the messages that wait to be taken, and of the rest of the one that is coming."""
-        ChannelBase.drop_received(self)
-        self.taking_pieces = False
-        if self.cut:
-            self.unwanted = True
-            self.drop_body()
-
-    cdef int drop_pieces(self) except -1:
-        """Let go of the rest of a message of which only a part was taken."""
-        cdef Slot slot
-        cdef bint last = False
-        self.taking_pieces = False
-        while self.messages.count and not last:
-            item = <object>self.messages.slots[self.messages.first].item
-            if type(item) is not Piece:
-                return 0
-            last = (<Piece>item).last
-            slot = ring_pop(&self.messages)
-            Py_DECREF(item)
-            self.took(slot.size)
-        if not last and self.opcode:
-            self.unwanted = True
-            self.drop_body()
-        return 0
-
-    cdef int take_piece(self, PyObject** answer) except -1:
-        cdef Slot slot = ring_pop(&self.messages)
-        item = <object>slot.item
-        Py_DECREF(item)
-        self.took(slot.size)
-        if type(item) is Failure:
-            raise (<Failure>item).error
-        taken = (item, True)
-        if type(item) is Piece:
-            self.taking_pieces = not (<Piece>item).last
-            taken = ((<Piece>item).data, (<Piece>item).last)
-        Py_INCREF(taken)
-        answer[0] = <PyObject*>taken
-        return 1
-
-    cdef int join_pieces(self, Recv recv, PyObject** answer) except -1:
-        """Put a message together of its pieces, if all are there."""
-        cdef Py_ssize_t i, size = 0
-        cdef Slot slot
-        cdef list parts = []
-        cdef bint whole = False
-        for i in range(self.messages.count):
-            slot = self.messages.slots[(self.messages.first + i) & (self.messages.capacity - 1)]
-            if type(<object>slot.item) is not Piece:
-                break
-            size += slot.size
-            parts.append((<Piece>slot.item).data)
-            whole = (<Piece>slot.item).last
-            if whole:
-                break
-        if size > self.frames.max_size or (not whole and self.read_state != OPEN):
-            self.drop_pieces()
-            if size > self.frames.max_size:
-                raise MessageTooLarge(size, self.frames.max_size)
-            return 0
-        if not whole:
-            self.resume_reading()
-            return 0
-        for i in range(len(parts)):
-            slot = ring_pop(&self.messages)
-            Py_DECREF(<object>slot.item)
-            self.took(slot.size)
-        message = "".join(parts) if type(parts[0]) is str else b"".join(parts)
-        if self.frames.memoryviews and type(message) is bytes:
-            message = memoryview(message)
-        if recv.kind == WITH_CONTROL:
-            message = (message, [])
-        elif recv.kind == BATCH:
-            message = [message]
-        Py_INCREF(message)
-        answer[0] = <PyObject*>message
-        return 1
+cdef Py_ssize_t deflated_bound(Py_ssize_t size) noexcept:
+    """Return how long a message of that size may be when it is deflated, though badly."""
+    return size + size // 1000 + 1024
 
 
 cdef object not_utf8(Py_ssize_t offset):

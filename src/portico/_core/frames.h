@@ -5,7 +5,9 @@
 #include <string.h>
 
 #if defined(__GNUC__) && !defined(__clang__)
-#define PORTICO_VECTORISED __attribute__((optimize("O3")))
+#define PORTICO_VECTORISED __attribute__((optimize("O3"), unused))
+#elif defined(__GNUC__)
+#define PORTICO_VECTORISED __attribute__((unused))
 #else
 #define PORTICO_VECTORISED
 #endif
@@ -87,7 +89,7 @@ typedef struct {
 } portico_utf8;
 
 /* Go on with UTF-8: 1, or 0 as soon as it is none (RFC 3629 section 4). */
-static int portico_utf8_goes_on(portico_utf8 *state, const char *data, Py_ssize_t size) {
+static inline int portico_utf8_goes_on(portico_utf8 *state, const char *data, Py_ssize_t size) {
     const unsigned char *at = (const unsigned char *)data, *end = at + size;
     uint64_t word;
     while (at < end) {

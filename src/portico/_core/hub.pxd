@@ -36,6 +36,7 @@ cdef class Hub:
     cdef Timers timers
     cdef object epoll                   # the sockets that are read without the loop's transports
     cdef object batch                   # where packets are received, all ports alike
+    cdef readonly object spares         # the memory of large messages that are over
     cdef public bint native_sockets     # whether new sockets go there
     cdef PyObject* last_arrival         # compared, never followed
     cdef int streak

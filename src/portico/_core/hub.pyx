@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import sys
 from asyncio.tasks import _enter_task, _leave_task
+from collections.abc import Coroutine
 
 import _asyncio     # after asyncio: imported first, it leaves asyncio with a table of current tasks that nobody fills
 
@@ -305,6 +306,9 @@ cdef class Wait:
     def __next__(self):
         """Replaced by `portico_next`."""
 
+    def send(self, value):
+        return next(self)
+
     def throw(self, kind, value=None, traceback=None):
         if self.waiting:
             self.leave(True)
@@ -316,6 +320,9 @@ cdef class Wait:
     def close(self):
         if self.waiting:
             self.leave(True)
+
+
+Coroutine.register(Wait)    # so that a Task takes it, as it takes what an async function returns
 
 
 cdef int wait_send(PyObject* self_, PyObject* value, PyObject** answer) except -1:

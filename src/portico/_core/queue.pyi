@@ -1,5 +1,5 @@
-from collections.abc import Awaitable
-from typing import Generic, TypeVar
+from collections.abc import Coroutine
+from typing import Any, Generic, TypeVar
 
 from typing_extensions import disjoint_base
 
@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 class Queue(Generic[_T]):
     def __init__(self) -> None: ...
     def put(self, item: _T) -> None: ...
-    def get(self) -> Awaitable[_T]: ...
+    def get(self) -> Coroutine[Any, Any, _T]: ...
     def __len__(self) -> int: ...
 
 @disjoint_base

@@ -1,8 +1,8 @@
 from .codec cimport Payload
-from .frame_reader cimport FrameReader
+from .pieces cimport PieceReader
 
 
-cdef class WebSocketBase(FrameReader):
+cdef class WebSocketBase(PieceReader):
     cdef object deflater                # whose window outlives a message
     # sending a message in pieces
     cdef int sending_pieces             # its opcode; 0: there is none
@@ -10,6 +10,7 @@ cdef class WebSocketBase(FrameReader):
     cdef Py_ssize_t held_size
     # the end
     cdef bint close_sent
+    cdef bint closed_first              # before the peer did
     cdef int closing_code                       # that a close frame will have; 0: nobody has chosen
     cdef bytes closing_reason
     cdef readonly object close_code     # what the peer said, 1005 where it gave none, 1006 where it said nothing

@@ -5,13 +5,13 @@ from typing import Any
 from typing_extensions import Buffer, disjoint_base
 
 from .connection import Connection
-from .frame_reader import FrameReader
 from .frames import Frames
+from .pieces import PieceReader
 from .sender import Settings
 from .wire import Wire
 
 @disjoint_base
-class WebSocketBase(FrameReader):
+class WebSocketBase(PieceReader):
     def __init__(
         self,
         wire: Wire,

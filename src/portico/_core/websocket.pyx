@@ -8,11 +8,12 @@ from libc.string cimport memcpy
 from .channel cimport ChannelBase
 from .codec cimport Codec, Payload, open_bytes, release
 from .connection cimport ENDED, FAILED, OPEN, Connection
-from .frame_reader cimport FrameReader, not_utf8
+from .frame_reader cimport not_utf8
 from .frames cimport (CLOSE, CONTINUATION, CONTROL_SIZE, FIN, FRAME_HEAD, NOT_UTF8, PING, POLICY, PONG, PROTOCOL_BROKEN, RSV1,
                       SYNC_FLUSH, Frames, deflated, fresh_key, open_message, portico_mask, portico_write_head)
 from .hub cimport portico_monotonic
 from .output cimport output_reserve, output_splice
+from .pieces cimport PieceReader
 from .sender cimport SPLICE_SIZE, Settings
 from .wire cimport Wire
 
@@ -32,6 +33,8 @@ cdef dict MEANINGS = {
     1010: "extension needed", 1011: "internal error", 1012: "service restart", 1013: "try again later", 1014: "bad gateway",
 }
 
+cdef bytes CUT_OFF = b"a message could not be ended"
+
 cdef double PATIENCE = 1.0      # seconds for answers to what came before the end
 cdef double DISMISSAL = 2.0     # seconds for the closing handshake of who has to go
 
@@ -41,7 +44,7 @@ cdef bint may_be_sent(int code) noexcept:
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
-cdef class WebSocketBase(FrameReader):
+cdef class WebSocketBase(PieceReader):
     """The messages of `predecessor`'s connection, or of `wire`, in frames as `frames` says."""
 
     def __init__(self, Wire wire not None, Frames frames not None, Settings settings not None, owner=None,
@@ -160,6 +163,7 @@ cdef class WebSocketBase(FrameReader):
             except UnicodeDecodeError as error:
                 return self.break_off(NOT_UTF8, not_utf8(error.start))
         self.close_received = True
+        self.closed_first = self.close_sent
         self.close_code, self.close_reason = code, reason
         if code in (NORMAL, GOING_AWAY, NO_CODE):
             self.stop_reading(ENDED)
@@ -171,11 +175,14 @@ cdef class WebSocketBase(FrameReader):
         return self.hub.mark_dirty(self)    # the end of the turn goes on with it: what came before is answered before
 
     cdef object goodbye(self):
-        """Return the error that tells what the peer said at the end."""
-        said = f"{self.close_code} {MEANINGS.get(self.close_code, '')}".rstrip()
-        if self.close_reason:
-            said += f": {self.close_reason}"
-        return ClosedError(f"the peer closed the WebSocket with {said}", code=self.close_code, clean=True)
+        """Return the error that tells what was said at the end, by whom."""
+        who, code, reason = "the peer", self.close_code, self.close_reason
+        if self.closed_first:
+            who, code, reason = "this side", self.closing_code, self.closing_reason.decode("utf-8", "ignore")
+        said = f"{code} {MEANINGS.get(code, '')}".rstrip()
+        if reason:
+            said += f": {reason}"
+        return ClosedError(f"{who} closed the WebSocket with {said}", code=code, clean=True)
 
     cdef int break_off(self, int code, object error) except -1:
         """Say what is wrong, and close; the messages that came before stay readable. Returns 1."""
@@ -219,7 +226,9 @@ cdef class WebSocketBase(FrameReader):
         if self.closing or self.lost:
             return 0
         if not self.close_sent:
-            if not self.closing_code:
+            if self.sending_pieces and not self.close_received and not self.failing:
+                self.closing_code, self.closing_reason = INTERNAL, CUT_OFF
+            elif not self.closing_code:
                 self.closing_code = GOING_AWAY if self.draining else NORMAL
             self.put_close(self.closing_code, self.closing_reason)
         if self.read_state == OPEN:
@@ -291,7 +300,8 @@ cdef class WebSocketBase(FrameReader):
         """Close with a closing handshake, which `close_timeout` bounds: what is queued leaves first, then `code` and
         `reason` (at most 123 bytes of UTF-8). Await the result to wait for the end. May be called again at any time.
 
-        `code`: default 1000 (normal closure), or 1001 (going away) while the server drains.
+        `code`: default 1000 (normal closure), or 1001 (going away) while the server drains. Where a message in pieces is
+        not whole it is 1011, and what waits behind that is lost.
 
         :raises ProtocolError: a code that may not be sent (RFC 6455 section 7.4), or too long a reason"""
         cdef bytes encoded

@@ -18,6 +18,8 @@ What all calls have in common:
 - After os.fork() the child has a loop of its own; what it inherited raises ClosedError.
 """
 
+from typing import TYPE_CHECKING
+
 from portico.blocking.client import connect as connect
 from portico.blocking.client import name_of as name_of
 from portico.blocking.client import reconnecting as reconnecting
@@ -34,3 +36,27 @@ from portico.blocking.serving import serve as serve
 from portico.transports.datagram_face import BlockingDatagrams as BlockingDatagrams
 from portico.transports.faces import BlockingChannel as BlockingChannel
 from portico.transports.faces import BlockingStream as BlockingStream
+
+if TYPE_CHECKING:
+    from portico.blocking.fetching import BlockingFetched as BlockingFetched
+    from portico.blocking.fetching import fetch as fetch
+    from portico.websocket.face import BlockingWebSocket as BlockingWebSocket
+
+_ON_DEMAND = {
+    "BlockingFetched": "portico.blocking.fetching",
+    "BlockingWebSocket": "portico.websocket.face",
+    "fetch": "portico.blocking.fetching",
+}
+"""What needs the parts that speak HTTP, and where it is."""
+
+
+def __getattr__(name: str) -> object:
+    """Import what is in `_ON_DEMAND` when it is asked for."""
+    import importlib
+
+    room = _ON_DEMAND.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(room), name)
+    globals()[name] = value
+    return value

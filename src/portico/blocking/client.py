@@ -2,12 +2,12 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, Iterator
-from typing import Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from portico._core import Codec
 from portico.address import Address
 from portico.blocking.loop import Background, background
-from portico.client.connect import ConnectSettings
+from portico.client.connect import ConnectSettings, StreamSettings
 from portico.client.connect import connect as connecting_to
 from portico.client.reconnecting import reconnecting as connections_to
 from portico.errors import ClosedError
@@ -16,18 +16,30 @@ from portico.transports.faces import BlockingChannel, BlockingStream
 from portico.transports.resolve import name_of as look_up_names
 from portico.transports.resolve import resolve as look_up
 
+if TYPE_CHECKING:
+    from portico.websocket.face import BlockingWebSocket
+    from portico.websocket.settings import WebSocketSettings
+
 __all__ = ["connect", "name_of", "reconnecting", "resolve"]
 
 T = TypeVar("T")
 
 
 @overload
-def connect(address: Address | str, *, codec: None = None, **settings: Unpack[ConnectSettings]) -> BlockingStream: ...
-@overload
-def connect(address: Address | str, *, codec: Codec[T], **settings: Unpack[ConnectSettings]) -> BlockingChannel[T]: ...
 def connect(
-    address: Address | str, *, codec: Codec[Any] | None = None, **settings: Unpack[ConnectSettings]
-) -> BlockingStream | BlockingChannel[Any]:
+    address: Address | str, *, codec: None = None, websocket: None = None, **settings: Unpack[StreamSettings]
+) -> BlockingStream: ...
+@overload
+def connect(
+    address: Address | str, *, codec: Codec[T], websocket: None = None, **settings: Unpack[StreamSettings]
+) -> BlockingChannel[T]: ...
+@overload
+def connect(
+    address: Address | str, *, codec: None = None, websocket: "WebSocketSettings", **settings: Unpack[StreamSettings]
+) -> "BlockingWebSocket": ...
+@overload
+def connect(address: Address | str, *, codec: Codec[Any] | None, **settings: Unpack[ConnectSettings]) -> Any: ...
+def connect(address: Address | str, *, codec: Codec[Any] | None = None, **settings: Unpack[ConnectSettings]) -> Any:
     """Connect to `address`, and return the connection; `with connect(...) as it:` closes it, too.
 
     :param settings: as for `portico.connect`, its `timeout` of 10 seconds for lookup, connecting and TLS included.
@@ -39,18 +51,25 @@ def connect(
     async def made() -> Any:
         return await connecting
 
-    face: BlockingStream | BlockingChannel[Any] = background().face_of(made, doing=f"connecting to {address} by")
-    return face
+    return background().face_of(made, doing=f"connecting to {address} by")
 
 
 @overload
 def reconnecting(
-    address: Address | str, *, codec: None = None, **settings: Unpack[ConnectSettings]
+    address: Address | str, *, codec: None = None, websocket: None = None, **settings: Unpack[StreamSettings]
 ) -> Iterator[BlockingStream]: ...
 @overload
 def reconnecting(
-    address: Address | str, *, codec: Codec[T], **settings: Unpack[ConnectSettings]
+    address: Address | str, *, codec: Codec[T], websocket: None = None, **settings: Unpack[StreamSettings]
 ) -> Iterator[BlockingChannel[T]]: ...
+@overload
+def reconnecting(
+    address: Address | str, *, codec: None = None, websocket: "WebSocketSettings", **settings: Unpack[StreamSettings]
+) -> "Iterator[BlockingWebSocket]": ...
+@overload
+def reconnecting(
+    address: Address | str, *, codec: Codec[Any] | None, **settings: Unpack[ConnectSettings]
+) -> Iterator[Any]: ...
 def reconnecting(
     address: Address | str, *, codec: Codec[Any] | None = None, **settings: Unpack[ConnectSettings]
 ) -> Iterator[Any]:

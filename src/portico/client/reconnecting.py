@@ -3,15 +3,19 @@
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
-from typing import Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from portico._core import Codec
 from portico.address import Address
 from portico.client import retry as pace
-from portico.client.connect import KEPT_ATTEMPTS, Connector, ConnectSettings, connect
+from portico.client.connect import KEPT_ATTEMPTS, Connector, ConnectSettings, StreamSettings, connect
 from portico.client.retry import Retry, sleep_before
 from portico.errors import Attempt, ConnectError
 from portico.transports.connection import Channel, Stream
+
+if TYPE_CHECKING:
+    from portico.websocket.channel import WebSocket
+    from portico.websocket.settings import WebSocketSettings
 
 __all__ = ["reconnecting"]
 
@@ -22,12 +26,20 @@ FOR_EVER = Retry(attempts=None)
 
 @overload
 def reconnecting(
-    address: Address | str, *, codec: None = None, **settings: Unpack[ConnectSettings]
+    address: Address | str, *, codec: None = None, websocket: None = None, **settings: Unpack[StreamSettings]
 ) -> AsyncGenerator[Stream, None]: ...
 @overload
 def reconnecting(
-    address: Address | str, *, codec: Codec[T], **settings: Unpack[ConnectSettings]
+    address: Address | str, *, codec: Codec[T], websocket: None = None, **settings: Unpack[StreamSettings]
 ) -> AsyncGenerator[Channel[T], None]: ...
+@overload
+def reconnecting(
+    address: Address | str, *, codec: None = None, websocket: "WebSocketSettings", **settings: Unpack[StreamSettings]
+) -> "AsyncGenerator[WebSocket, None]": ...
+@overload
+def reconnecting(
+    address: Address | str, *, codec: Codec[Any] | None, **settings: Unpack[ConnectSettings]
+) -> AsyncGenerator[Any, None]: ...
 def reconnecting(
     address: Address | str, *, codec: Codec[Any] | None = None, **settings: Unpack[ConnectSettings]
 ) -> AsyncGenerator[Any, None]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from portico.errors import ConfigurationError, ProtocolError
+from portico.protocols.http_headers import TOKEN
 
 __all__ = ["Agreed", "Deflate", "parse_extensions"]
 
@@ -26,7 +27,6 @@ so that a peer with a window of 256 bytes, 8 bits, can read that, too."""
 MAX_EXTENSIONS: Final = 32
 """Extensions, alternatives included, that are looked at in one head; browsers send one."""
 
-TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')
 SPACE: Final = re.compile(r"[ \t]*")
 

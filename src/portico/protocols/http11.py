@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
 from portico.errors import ProtocolError
-from portico.protocols.http_headers import Headers, _keys, encode_text, key_of, to_wire
+from portico.protocols.http_headers import KNOWN_KEYS, Headers, encode_text, key_of, length_of, to_wire
 from portico.protocols.http_request import RequestHead
 
 __all__ = ["END", "REASONS", "BadRequest", "End", "RequestHead", "RequestParser", "http_date", "response_head"]
@@ -197,7 +197,7 @@ class RequestParser(Generic[H]):
         raw = self._raw
         first: dict[str, bytes] = {}
         for name, value in raw:
-            key = _keys.get(name) or key_of(name)
+            key = KNOWN_KEYS.get(name) or key_of(name)  # a call less for each field
             if key in first:
                 if key in _ONCE:
                     raise BadRequest(400, f"two {name.decode('latin-1')} fields")
@@ -303,9 +303,10 @@ def _check_framing(version: str, first: dict[str, bytes]) -> int | None:
     if coding is None:
         if length is None:
             return 0
-        if not length.isdigit():
-            raise BadRequest(400, "Content-Length is no number")
-        return int(length)
+        size = length_of(length.decode("latin-1"))
+        if size is None:
+            raise BadRequest(400, "Content-Length is no number of bytes")
+        return size
     if length is not None:
         raise BadRequest(400, "Content-Length and Transfer-Encoding together")
     if version == "1.0":

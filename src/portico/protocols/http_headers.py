@@ -2,15 +2,21 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from portico.errors import ConfigurationError
 
 Items = Iterable[tuple[str, str]] | Mapping[str, str]
 """How header fields are given: pairs of name and value, or a mapping."""
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""A word of RFC 9110, section 5.6.2."""
+
+MAX_DIGITS: Final = 18
+"""Digits of a Content-Length: more than any body needs, and less than int() refuses, which are 4300."""
+
 _known: set[str] = set()  # names that were found good; bounded, for programs may make names up
-_keys: dict[bytes, str] = {}  # names as they came, and in lower case; bounded, for clients may make names up
+KNOWN_KEYS: dict[bytes, str] = {}  # names as they came, and in lower case; bounded, for clients may make names up
 _MAX_KNOWN = 1024
 _MAX_NAME = 64
 
@@ -25,12 +31,14 @@ def pairs(items: Items) -> list[tuple[str, str]]:
 def encode_text(items: Iterable[tuple[str, str]]) -> str:
     """Return lines `Name: value`, each ended by CRLF.
 
-    :raises ConfigurationError: a name that is no token (RFC 9110, 5.6.2), or a value with CR, LF or NUL, which
-        would begin a field or a message of its own"""
+    :raises ConfigurationError: a name that is no token (RFC 9110, 5.6.2), or a value that is no text, or has CR, LF or
+        NUL in it, which would begin a field or a message of its own"""
     lines = []
     for name, value in items:
         if name not in _known:
             _check_name(name)
+        if not isinstance(value, str):
+            raise ConfigurationError(f"the value of a header is text: {name} cannot be {value!r}")
         lines.append(f"{name}: {value}\r\n")
     text = "".join(lines)
     if text.count("\r") != len(lines) or text.count("\n") != len(lines) or "\0" in text:
@@ -59,7 +67,7 @@ def to_wire(text: str) -> bytes:
 
 
 def _check_name(name: str) -> None:
-    if not _TOKEN.fullmatch(name):
+    if not isinstance(name, str) or not TOKEN.fullmatch(name):
         raise ConfigurationError(f"a header name is letters, digits and !#$%&'*+-.^_`|~, not {name!r}")
     if len(_known) < _MAX_KNOWN:
         _known.add(name)
@@ -71,12 +79,17 @@ def _culprit(lines: list[str]) -> str:
 
 def key_of(name: bytes) -> str:
     """Return a name off the wire in lower case."""
-    key = _keys.get(name)
+    key = KNOWN_KEYS.get(name)
     if key is None:
         key = name.lower().decode("latin-1")
-        if len(_keys) < _MAX_KNOWN and len(name) <= _MAX_NAME:
-            _keys[name] = key
+        if len(KNOWN_KEYS) < _MAX_KNOWN and len(name) <= _MAX_NAME:
+            KNOWN_KEYS[name] = key
     return key
+
+
+def length_of(value: str) -> int | None:
+    """Return the number that a Content-Length (RFC 9110, 8.6) is; None if it is none that a body could have."""
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS else None
 
 
 class Headers:

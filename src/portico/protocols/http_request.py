@@ -1,7 +1,7 @@
 """`RequestHead`: the request line and header fields of a request, and what they say."""
 
 import base64
-import binascii
+import re
 from typing import Literal
 from urllib.parse import parse_qs, unquote
 
@@ -54,9 +54,8 @@ class RequestHead:
         _, mark, rest = target.partition("://")
         if not mark:
             return target
-        end = min(place for mark in "/?#" if (place := rest.find(mark)) >= 0 or (place := len(rest)) >= 0)
-        self.authority = rest[:end]
-        path = rest[end:]
+        self.authority = re.split("[/?#]", rest, maxsplit=1)[0]
+        path = rest[len(self.authority) :]
         return path if path.startswith("/") else "/" + path
 
     @property
@@ -104,7 +103,7 @@ class RequestHead:
             return None
         try:
             user, mark, password = base64.b64decode(value, validate=True).decode("utf-8").partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, no ASCII, no UTF-8
             return None
         return ("basic", user, password) if mark else None
 

@@ -8,7 +8,7 @@ from typing import Final
 import httptools
 
 from portico.errors import ConfigurationError, EndOfStream, ProtocolError
-from portico.protocols.http_headers import Headers, encode
+from portico.protocols.http_headers import TOKEN, Headers, encode, length_of
 
 __all__ = ["MAX_HEAD", "ResponseHead", "ResponseParser", "request_head"]
 
@@ -23,7 +23,6 @@ MAX_REASON: Final = 200
 """Letters of the reason that are kept: it is for people to read, and stands in errors."""
 
 _START: Final = b"HTTP/"  # llhttp takes RTSP and ICE, too
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET: Final = re.compile(r"[!-~]+")
 
 
@@ -32,7 +31,7 @@ def request_head(method: str, target: str, items: Iterable[tuple[str, str]]) -> 
 
     :param target: path and query, percent-encoded.
     :raises ConfigurationError: a method, target or header field that would make another request of it."""
-    if not _TOKEN.fullmatch(method):
+    if not TOKEN.fullmatch(method):
         raise ConfigurationError(f"{method!r} is no HTTP method; it is a word such as GET (RFC 9110, section 9.1)")
     if not _TARGET.fullmatch(target):
         raise ConfigurationError(f"{target!r} cannot be asked for; percent-encode what is not printable ASCII")
@@ -41,18 +40,13 @@ def request_head(method: str, target: str, items: Iterable[tuple[str, str]]) -> 
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """Status line and header fields of a response; `version` is "1.1" or "1.0"."""
+    """Status line and header fields of a response; `version` is "1.1" or "1.0", `content_length` None without one."""
 
     status: int
     reason: str
     version: str
     headers: Headers
-
-    @property
-    def content_length(self) -> int | None:
-        """What Content-Length says, None without one; the parser lets only digits pass."""
-        value = self.headers.get("Content-Length")
-        return None if value is None else int(value)
+    content_length: int | None
 
 
 class ResponseParser:
@@ -170,7 +164,12 @@ class ResponseParser:
         if version not in ("1.1", "1.0") or not 100 <= status <= 999:
             self._refused = ProtocolError(f"it is HTTP/{version} with the status {status}")
         elif status >= 200 or status == 101:
-            self.head = ResponseHead(status, reason, version, headers)
+            given = headers.get("Content-Length")
+            length = None if given is None else length_of(given)
+            if given is not None and length is None:
+                self._refused = ProtocolError("its Content-Length is no number of bytes")
+                return
+            self.head = ResponseHead(status, reason, version, headers, length)
             self._find_end(status, headers)
 
     def _find_end(self, status: int, headers: Headers) -> None:

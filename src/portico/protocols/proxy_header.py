@@ -328,12 +328,18 @@ def _parse_block(data: bytes, max_size: int) -> tuple[ProxyHeader, int] | None:
 
 
 def _lenient_tlvs(block: bytes, start: int) -> TLVs:
-    """Behind LOCAL, or where the family is unknown, anything may follow, which is to be skipped (section 2.2)."""
+    """Behind LOCAL, or where the family is unknown, anything may follow, which is to be skipped (section 2.2). But a
+    checksum that does not match is refused there, too: the header was damaged on its way."""
     try:
-        list(_fields(block, start))
+        found = list(_fields(block, start))
     except ProtocolError:
         return ()
-    return _tlvs(block, start)
+    for kind, value, offset in found:
+        if kind == TLV.CRC32C and len(value) == 4:
+            _check_sum(block, value, offset)
+    with contextlib.suppress(ProtocolError):
+        return _tlvs(block, start)
+    return ()
 
 
 def _fields(data: bytes, start: int) -> Iterator[tuple[int, bytes, int]]:
@@ -355,8 +361,7 @@ def _tlvs(block: bytes, start: int) -> TLVs:
         if kind == TLV.CRC32C:
             if len(value) != 4:
                 _fail(f"a CRC32C has 4 bytes, not {len(value)}", offset)
-            if crc32c(block[:offset] + bytes(4) + block[offset + 4 :]) != int.from_bytes(value, "big"):
-                _fail("its CRC32C does not match", offset)
+            _check_sum(block, value, offset)
         elif kind == TLV.UNIQUE_ID and len(value) > MAX_UNIQUE_ID:
             _fail(f"a unique id of {len(value)} bytes is longer than {MAX_UNIQUE_ID}", offset)
         elif kind == TLV.SSL:
@@ -366,6 +371,11 @@ def _tlvs(block: bytes, start: int) -> TLVs:
                 pass
         found.append((kind, value))
     return tuple(found)
+
+
+def _check_sum(block: bytes, value: bytes, offset: int) -> None:
+    if crc32c(block[:offset] + bytes(4) + block[offset + 4 :]) != int.from_bytes(value, "big"):
+        _fail("its CRC32C does not match", offset)
 
 
 def _family_of(address: Address) -> tuple[int, int]:

@@ -125,11 +125,12 @@ class Admission:
         self.counts: dict[bytes, int] = {}
         self.expected: dict[bytes, float] = {}
 
-    def admit(self, host: bytes, fd: int) -> bool:
-        """Say whether a connection from `host` may come in, and count it; `release` takes it back."""
+    def admit(self, host: bytes, fd: int) -> bool | None:
+        """Say whether a connection from `host` may come in, and count it; `release` takes it back. False: it is over a
+        limit; None: `deny` or `allow` keep it out."""
         if (self.deny or self.allow is not None) and not self.permits(host, fd):
             self.stats.rejected_denied += 1
-            return False
+            return None
         if not host or (self.trust_loopback and (host == LOOPBACK6 or (len(host) == 4 and host[0] == 127))):
             return True
         key = customer(host)

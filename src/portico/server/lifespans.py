@@ -1,8 +1,40 @@
 """`Lifespans`: what begins before the first server of a handler and ends after the last."""
 
 import asyncio
+import logging
+from collections.abc import Collection, Coroutine
+from typing import Any
 
 from portico.interfaces import Lifespan
+
+logger = logging.getLogger("portico.server")
+
+
+async def cancel(tasks: Collection["asyncio.Task[Any]"], what: object, timeout: float) -> None:
+    """Cancel `tasks` and wait for their end, `timeout` seconds at most; what goes on is reported, and left alone."""
+    for task in tasks:
+        task.cancel()
+    ended, late = await asyncio.wait(tasks, timeout=timeout)
+    if late:
+        logger.error("%s does not end though it was cancelled", what)
+    for task in ended:
+        if not task.cancelled():
+            task.exception()  # nobody else asks
+
+
+async def finish(work: Coroutine[Any, Any, None], what: object, patience: float, stop: float) -> None:
+    """Await `work`, which lets `what` shut down, for `patience` seconds, and for `stop` more when it was cancelled."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task], timeout=patience)
+    except asyncio.CancelledError:
+        await cancel([task], what, stop)
+        raise
+    if task.done():
+        task.result()
+    else:
+        logger.error("%s was not shut down within %g seconds", what, patience)
+        await cancel([task], what, stop)
 
 
 class Lifespans:

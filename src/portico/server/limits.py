@@ -43,11 +43,13 @@ class Limits:
     there."""
 
     refusal: bytes = b""
-    """What a rejected client is told before it is closed, such as b"server is full\\r\\n"."""
+    """What a rejected client is told before it is closed, such as b"server is full\\r\\n". Empty: nothing, but at `ws`,
+    `http` and so on, without TLS, 503 with Retry-After where it is over a limit (RFC 9110, section 15.6.4)."""
 
     handshake_timeout: float | None = 10.0
     """For the TLS handshake to end, the PROXY header before it included (Go's net/http advises 10, HAProxy's examples
-    5 to 10)."""
+    5 to 10). At `ws` and the like also for the request, and then for `origins` and `authorize`; a Door has its own
+    `head_timeout`."""
 
     max_handshakes: int | None = 1_000
     """TLS handshakes under way at a time, and PROXY headers awaited; further connections wait in the backlog
@@ -82,7 +84,8 @@ class Limits:
     """Descriptors that a Unix peer may pass before they are taken; more are closed on arrival."""
 
     max_threads: int = 64
-    """Handlers that are plain functions run in that many threads at most; further connections wait for one."""
+    """Handlers that are plain functions run in that many threads at most; further connections wait for one. A Door has
+    its own."""
 
     def __post_init__(self) -> None:
         for name in (*_COUNTS, *_RATES, *_NEEDED):
@@ -97,8 +100,10 @@ class Limits:
             raise ConfigurationError(f"Limits: when_full must be 'reject' or 'pause', not {self.when_full!r}")
         if not isinstance(self.refusal, bytes):
             raise ConfigurationError(f"Limits: refusal must be bytes, not {type(self.refusal).__name__}")
-        if not 0 <= self.max_fds <= 253:
-            raise ConfigurationError(f"Limits: max_fds must be 0 to 253 (SCM_MAX_FD of unix(7)), not {self.max_fds}")
+        if not isinstance(self.trust_loopback, bool):
+            raise ConfigurationError(f"Limits: trust_loopback must be True or False, not {self.trust_loopback!r}")
+        if type(self.max_fds) is not int or not 0 <= self.max_fds <= 253:
+            raise ConfigurationError(f"Limits: max_fds must be 0 to 253 (SCM_MAX_FD of unix(7)), not {self.max_fds!r}")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:

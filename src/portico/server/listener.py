@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from portico._core import Records, TLSWire, Wire
+from portico._core import Hub, Records, Settings, TLSWire, Wire
 from portico.address import AF_UNIX, SCHEMES, Address
-from portico.errors import BindError, PorticoError
+from portico.errors import BindError, ClosedError, PorticoError
 from portico.server.admission import packed_host
 from portico.server.listener_base import ListenerBase
 from portico.server.session import Session
@@ -50,11 +50,22 @@ GONE_MEANWHILE = frozenset(
 )
 """Errors of accept(2) that belong to the connection that it would have been: to be taken like EAGAIN."""
 
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+"""What clients of the web are told at a limit, unless it is said (RFC 9110, section 15.6.4)."""
+
 PAUSE = 1.0
 """Seconds without accepting when not even the spare descriptor helped."""
 
 REPORT_INTERVAL = 60.0
 """Seconds between two reports that connections are turned away for want of descriptors."""
+
+
+MAX_REFUSED = 128
+"""Clients of the web that are told at a time, with patience, why they are turned away; each costs a descriptor and some
+4 KiB. More are told in passing."""
+
+REQUEST_TIME = 2.0
+"""Seconds that such a client gets to send its request: some do not take an answer that comes before."""
 
 
 class Listener(ListenerBase):
@@ -75,6 +86,8 @@ class Listener(ListenerBase):
         self._keeps_records = SCHEMES[self.scheme].kind == "seqpacket"
         self._max_fds = spec.limits.max_fds if spec.address.family == AF_UNIX else 0
         self._proxied = spec.proxied_by is not None
+        self.refusals = Refusals(spec, self._hub, self.scheme)
+        self._admit: Callable[[bytes, int], bool | None]
         self._admit, self._welcome = self.admission.admit, self._secure
         if spec.proxied_by is not None:
             from portico.server.proxied import Proxied
@@ -145,6 +158,7 @@ class Listener(ListenerBase):
         self._paused = self._closed = True
         while self._waiting_in_memory:
             Stream(self._waiting_in_memory.popleft(), self.settings, scheme="mem").abort()
+        self.refusals.close()
         self.stop_threads()
 
     def _accepted(self, fd: int, peer: bytes) -> None:
@@ -153,10 +167,11 @@ class Listener(ListenerBase):
         host = packed_host(peer)
         if limits.max_connections is not None and stats.open >= limits.max_connections:
             stats.rejected_full += 1
-            self._refuse(fd)
+            self.refusals.refuse(fd, peer)
             return
-        if not self._admit(host, fd):
-            self._refuse(fd)
+        admitted = self._admit(host, fd)
+        if not admitted:
+            self.refusals.refuse(fd, peer, denied=admitted is None)
             return
         session = self._enter(b"" if self._proxied else host)
         if self._keeps_records:
@@ -197,21 +212,11 @@ class Listener(ListenerBase):
             else:
                 self._welcome(wire, self._enter(b""))
 
-    def _refuse(self, fd: int) -> None:
-        refusal = self.spec.limits.refusal
-        if not refusal or self.spec.tls is not None:  # nobody reads plain text who expects TLS
-            os.close(fd)
-            return
-        with socket.socket(fileno=fd) as sock, contextlib.suppress(OSError):
-            sock.send(refusal)
-            sock.shutdown(socket.SHUT_WR)
-            sock.recv(65536)  # what is left unread would make it a reset, which may overtake the refusal
-
     def _failed(self, listening: ListeningSocket, code: int) -> None:
         """accept(2) failed: shed what waits rather than spin, or wait until there is something to be had."""
         if code in GONE_MEANWHILE:
             return
-        outcome = self.spare.shed(listening.socket, self._refuse) if code in OUT_OF_RESOURCES else "failed"
+        outcome = self.spare.shed(listening.socket, self.refusals.pass_by) if code in OUT_OF_RESOURCES else "failed"
         if outcome == "nobody":  # Linux says EMFILE even where nobody waits
             return
         self.stats.accept_errors += 1
@@ -343,6 +348,68 @@ class Listener(ListenerBase):
         """One more may come in."""
         if self._paused:
             self._resume_if_room()
+
+
+class Refusals:
+    """How the connections of a listener are turned away."""
+
+    def __init__(self, spec: ListenerSpec, hub: Hub, scheme: str) -> None:
+        self.spec, self._hub, self._scheme = spec, hub, scheme
+        self._settings = Settings(close_timeout=spec.limits.close_timeout)  # of its own: nobody is served, or counted
+        self._open: dict[Stream, asyncio.Task[None]] = {}
+        self._closed = False
+
+    def text(self, *, denied: bool = False) -> bytes:
+        """Return what a client is told, with `denied` one that no limit keeps out, but `allow` or `deny`."""
+        spec = self.spec
+        if spec.tls is not None:  # nobody reads plain text who expects TLS
+            return b""
+        return spec.limits.refusal or (BUSY if spec.url is not None and not denied else b"")
+
+    def refuse(self, fd: int, peer: bytes, *, denied: bool = False) -> None:
+        """Turn away the connection `fd`. A client of the web is answered when it has asked, or after `REQUEST_TIME`,
+        and then listened to until it ends or for 2 s: what came unread would make the end a reset, which may overtake
+        the refusal."""
+        text = self.text(denied=denied)
+        if not text or self.spec.url is None or len(self._open) >= MAX_REFUSED:
+            self._tell(fd, text)
+        else:
+            adopt(self._hub, fd, peer, 0, functools.partial(self._tell_patiently, text), lambda: None)
+
+    def pass_by(self, fd: int) -> None:
+        """Turn away the connection `fd` and be done with it."""
+        self._tell(fd, self.text())
+
+    def _tell(self, fd: int, text: bytes) -> None:
+        with socket.socket(fileno=fd) as sock, contextlib.suppress(OSError):
+            if text:
+                sock.send(text)
+                sock.shutdown(socket.SHUT_WR)
+                sock.recv(65536)  # what is left unread would make it a reset, which may overtake the refusal
+
+    def _tell_patiently(self, text: bytes, wire: Wire) -> None:
+        stream = Stream(wire, self._settings, self._forget, scheme=self._scheme)
+        if self._closed:
+            stream.abort()
+        elif not stream.flags[3]:
+            self._open[stream] = self._hub.loop.create_task(self._answer(stream, text))
+
+    async def _answer(self, stream: Stream, text: bytes) -> None:
+        with contextlib.suppress(ClosedError):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REQUEST_TIME):
+                    await stream.recv()
+            stream.send(text)
+        stream.close()
+
+    def _forget(self, stream: Stream) -> None:
+        self._open.pop(stream, None)
+
+    def close(self) -> None:
+        """Be done with all of them."""
+        self._closed = True
+        for each in list(self._open):
+            each.abort()
 
 
 class SpareDescriptor:

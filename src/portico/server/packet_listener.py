@@ -14,7 +14,7 @@ from portico.server.stats import Stats
 from portico.server.threads import ThreadedHandler
 from portico.transports.connection import Channel, Signal
 from portico.transports.datagrams import READ_BUFFER, Datagrams, bound_socket, opened
-from portico.transports.listen import SocketFile
+from portico.transports.listen import SocketFile, on_every_address
 from portico.transports.packets import SocketNames, let_tell, peers
 from portico.transports.resolve import resolve
 
@@ -26,13 +26,30 @@ if TYPE_CHECKING:
 UNLIMITED = 2**31 - 1
 
 
+class BoundPackets:
+    """A packet socket, what it is called, and the file of a Unix one."""
+
+    def __init__(self, scheme: str, sock: "socket.socket", file: SocketFile | None) -> None:
+        self.sock, self.file, self.names = sock, file, SocketNames(scheme, sock)
+
+    @property
+    def address(self) -> Address:
+        """Where it is bound, port 0 replaced by the port it became."""
+        return self.names.bound()
+
+    def close(self) -> None:
+        """Give the address up, before anybody has used it."""
+        self.sock.close()
+        if self.file is not None:
+            self.file.remove()
+
+
 class PacketListener(ListenerBase):
     """A `ListenerSpec` at work, for sockets that nobody connects to."""
 
     def __init__(self, spec: ListenerSpec, draining: Signal, changed: Callable[[], None]) -> None:
         super().__init__(spec, draining, changed)
-        self._bound: list[tuple[socket.socket, SocketFile | None]] = []
-        self._names: list[SocketNames] = []
+        self._bound: list[BoundPackets] = []
         self._peers: list[PeerSet] = []
         self._datagrams: list[Datagrams] = []
         self._closed = False
@@ -52,7 +69,7 @@ class PacketListener(ListenerBase):
     @property
     def addresses(self) -> list[Address]:
         """All the addresses that it listens on."""
-        return [names.bound() for names in self._names]
+        return [each.address for each in self._bound]
 
     async def start(self, resolver: "Resolver | None") -> None:
         """Bind, but take no packets before `accept`.
@@ -64,33 +81,30 @@ class PacketListener(ListenerBase):
         numeric = [spec.address]
         if spec.socket is not None:
             spec.socket.setblocking(False)
-            self._take(spec.socket, None)
+            self._take(BoundPackets(self.scheme, spec.socket, None))
             return
         if SCHEMES[spec.address.scheme].is_internet and not spec.address.is_wildcard:
             numeric = list(await resolve(spec.address, resolver=resolver))
-        port = spec.address.port
-        for each in numeric:
-            sock, file = bound_socket(
-                spec.address, each if port is None else each.with_port(port), spec.options, spec.mode, spec.owner
-            )
-            self._take(sock, file)
-            if spec.address.scheme == "udp":
-                port = self._names[-1].bound().port  # one port 0 gives all the same
 
-    def _take(self, sock: "socket.socket", file: SocketFile | None) -> None:
-        self._bound.append((sock, file))
-        self._names.append(SocketNames(self.scheme, sock))
+        def bind(each: Address) -> BoundPackets:
+            return BoundPackets(self.scheme, *bound_socket(spec.address, each, spec.options, spec.mode, spec.owner))
+
+        for bound in on_every_address(spec.address, numeric, bind):
+            self._take(bound)
+
+    def _take(self, bound: "BoundPackets") -> None:
+        self._bound.append(bound)
         if SCHEMES[self.scheme].is_internet:
-            let_tell(sock, timestamps=self.spec.wants_packets, ttl=self.spec.wants_packets)
+            let_tell(bound.sock, timestamps=self.spec.wants_packets, ttl=self.spec.wants_packets)
 
     def accept(self) -> None:
         """Begin to take packets."""
-        for (sock, _), names in zip(self._bound, self._names, strict=True):
+        for bound in self._bound:
             if self.spec.wants_packets:
-                self._serve_packets(sock)
+                self._serve_packets(bound.sock)
             else:
                 most = self.spec.limits.max_connections or UNLIMITED
-                self._peers.append(peers(self._hub, sock, names, self._newcomer, most))
+                self._peers.append(peers(self._hub, bound.sock, bound.names, self._newcomer, most))
 
     def close(self) -> None:
         """Let no new peer in; those that are in stay. With `packets=`, what has been received is still handled."""
@@ -102,8 +116,8 @@ class PacketListener(ListenerBase):
         for sock in self._datagrams:
             sock.end_receiving()
         if not self._peers and not self._datagrams:
-            for bound, _ in self._bound:
-                bound.close()
+            for bound in self._bound:
+                bound.sock.close()
         self.stop_threads()
         self._close_sockets()
 
@@ -118,9 +132,9 @@ class PacketListener(ListenerBase):
         if self._closed and not self.sessions:
             for each in self._peers:
                 each.close()
-            for _, file in self._bound:
-                if file is not None:
-                    file.remove()
+            for bound in self._bound:
+                if bound.file is not None:
+                    bound.file.remove()
 
     # a channel for each peer
 

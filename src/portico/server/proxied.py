@@ -39,13 +39,13 @@ class Proxied:
         self.listener = listener
         self.rules = trusted_rules(proxied_by)
 
-    def trusts(self, host: bytes, fd: int) -> bool:
-        """Say whether the connection comes from one of the proxies."""
+    def trusts(self, host: bytes, fd: int) -> bool | None:
+        """Say whether the connection comes from one of the proxies; None: it does not."""
         credentials = credentials_of(fd) if not host else None
         if any(rule.matches(host, credentials) for rule in self.rules):
             return True
         self.listener.stats.rejected_untrusted += 1
-        return False
+        return None
 
     def begin(self, wire: Wire, session: "Session") -> None:
         """Await the header of a new connection."""
@@ -106,11 +106,12 @@ class Arrival:
             return True
         host = packed(self.stream.remote_address)
         own = header.source is None  # the client is not known, so the proxy answers for it
-        if listener.admission.admit(host, self.stream.wire.fileno() if own else -1):
+        admitted = listener.admission.admit(host, self.stream.wire.fileno() if own else -1)
+        if admitted:
             session.host = host
             return True
-        refusal = listener.spec.limits.refusal
-        if refusal and listener.spec.tls is None:
+        refusal = listener.refusals.text(denied=admitted is None)
+        if refusal:
             self.stream.send(refusal)
             self.stream.close()
         else:

@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Literal
 
 from portico.address import Address
-from portico.server.service import Server, Service
+from portico.server.service import STOP_TIMEOUT, Server, Service
+
+logger = logging.getLogger("portico.server")
 
 LoopName = Literal["uvloop", "asyncio"]
 
@@ -33,7 +36,7 @@ def run(
     banner: bool | Callable[[Server], object] = True,
     debug: bool = False,
 ) -> None:
-    """Run `service` until SIGTERM or SIGINT, which drain it; a second one aborts what is left.
+    """Run `service` until SIGTERM or SIGINT, which drain it; a second one aborts what is left, a third does not wait.
 
     :param loop: `uvloop` (the default where it is installed) or `asyncio`.
     :param banner: print to stderr where it listens and who can reach it, or call this with the server instead.
@@ -57,10 +60,25 @@ async def _main(service: Service, banner: bool | Callable[[Server], object]) -> 
                 print(banner_text(server.addresses), file=sys.stderr, flush=True)
             await _unless(asked, server.serve_forever())
             if not await _unless(asked, server.drain()):
-                await server.abort()
+                await _unless(asked, server.abort())
         finally:
             server.close()
-    for task in server.leftover_tasks():  # reported, and cancelled to no avail: the runner would wait for them for ever
+    await _leave_behind(server.leftover_tasks())
+
+
+async def _leave_behind(reported: list[asyncio.Task[Any]]) -> None:
+    """End what the program has begun and nobody has ended. The runner would wait for ever for tasks that cannot be
+    cancelled, such as those that have been `reported`: it must not know them."""
+    for task in reported:
+        asyncio._unregister_task(task)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if not others:
+        return
+    for task in others:
+        task.cancel()
+    _, late = await asyncio.wait(others, timeout=STOP_TIMEOUT)
+    for task in late:
+        logger.error("a task does not end though it was cancelled: %r", task)
         asyncio._unregister_task(task)
 
 

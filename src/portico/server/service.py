@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import importlib
+import errno
 import logging
 from collections.abc import Generator, Mapping, Sequence
 from contextvars import ContextVar
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from portico._core import Codec
 from portico.address import SCHEMES, Address
-from portico.errors import ConfigurationError
+from portico.errors import BindError, ConfigurationError
 from portico.interfaces import Lifespan
+from portico.server.lifespans import finish
 from portico.server.limits import Limits
 from portico.server.listener import Listener, SpareDescriptor
 from portico.server.listener_base import ListenerBase
-from portico.server.spec import PEERS, Handler, ListenerSpec
+from portico.server.spec import PEERS, Handler, ListenerSpec, served
 from portico.server.stats import Stats
 from portico.transports.connection import Signal
 from portico.transports.listen import BACKLOG
@@ -59,7 +60,8 @@ class Service:
         """Begin with no listeners.
 
         :param limits: the default of each listener.
-        :param drain_timeout: seconds (30) that SIGTERM leaves to handlers.
+        :param drain_timeout: seconds (30) that SIGTERM leaves to handlers, and then to the `shutdown` of each that is a
+            Lifespan.
         :param drain_delay: seconds (0) before that in which everything goes on, but health checks (`door.health`) fail,
             so that load balancers send nobody any more when listening stops. Give it what they need to notice: interval
             of the checks times the number of failures that they want to see.
@@ -136,8 +138,10 @@ class Service:
             raise ConfigurationError(f"{where} needs a handler, or packets=: one of the two")
         url = where if SCHEMES[where.scheme].served_by else None
         upon = None if url is None or handler is None else (handler, websocket)
+        limits = limits or self.limits
         if url is not None and handler is not None:
-            handler, codec, where = served(url, handler, codec=codec, websocket=websocket), None, url.carrier
+            handler = served(url, handler, limits=limits, codec=codec, websocket=websocket)
+            codec, where = None, url.carrier
         elif websocket is not None:
             raise ConfigurationError(f"websocket= is for ws, wss and ws+unix, not for {where}")
         spec = ListenerSpec(
@@ -145,7 +149,7 @@ class Service:
             packets or handler,  # type: ignore[arg-type]  # one of them is there
             codec,
             tls,
-            limits or self.limits,
+            limits,
             allow,
             deny,
             options,
@@ -199,8 +203,13 @@ class Server:
                     listener = PacketListener(spec, self.draining, self._changed.set)
                 else:
                     listener = Listener(spec, self.draining, self._spare, self._changed.set)
-                self.listeners.append(listener)
-                await listener.start(self.service.resolver)
+                try:
+                    await listener.start(self.service.resolver)
+                except BindError as error:
+                    error.hint = self._one_door(spec, error) or error.hint
+                    raise
+                finally:
+                    self.listeners.append(listener)
             for listener in self.listeners:
                 listener.accept()
         except BaseException:
@@ -209,6 +218,18 @@ class Server:
             raise
         finally:
             _current.reset(before)
+
+    def _one_door(self, spec: ListenerSpec, error: BindError) -> str:
+        """Return what to do where it is this server that has the address already, for the web, too; or ""."""
+        if spec.url is None or error.errno != errno.EADDRINUSE:
+            return ""
+        for other in (each.spec for each in self.listeners):
+            if other.url is not None and (other.tls is None) == (spec.tls is None) and _is_same(other.url, spec.url):
+                both = (other.url, spec.url)
+                paths = [f'door.websocket("{each.path}", …)' for each in both if SCHEMES[each.scheme].opened_by]
+                at = other.url.replace(scheme=other.url.scheme.replace("ws", "http"), path="/")
+                return f"one Door serves both at {at}" + (f": {' and '.join(paths)}" if paths else "")
+        return ""
 
     @property
     def addresses(self) -> list[Address]:
@@ -239,10 +260,12 @@ class Server:
         if self._closed:
             await self._shut_down()
 
-    async def _shut_down(self) -> None:
-        """Let handlers clear away what they began with."""
+    async def _shut_down(self, timeout: float | None = None) -> None:
+        """Let handlers clear away what they began with, each within `timeout` seconds (default: `drain_timeout`)."""
+        patience = max(self.service.drain_timeout, STOP_TIMEOUT) if timeout is None else timeout
         while self._lifespans:
-            await self._lifespans.pop().shutdown()
+            handler = self._lifespans.pop()
+            await finish(handler.shutdown(), handler, patience, STOP_TIMEOUT)
 
     async def _all_over(self) -> None:
         while any(listener.sessions for listener in self.listeners):
@@ -276,12 +299,12 @@ class Server:
 
     async def abort(self) -> None:
         """Stop listening and end every handler and connection now. A handler that does not end within 5 s though it
-        was cancelled is reported, and left alone."""
+        was cancelled is reported, and left alone; so is one whose `shutdown` (`portico.Lifespan`) takes longer."""
         self.leaving.set()
         self.close()
         self.draining.set()
         await self._end(everything=True, timeout=STOP_TIMEOUT)
-        await self._shut_down()
+        await self._shut_down(STOP_TIMEOUT)
 
     async def _end(self, *, everything: bool, timeout: float) -> None:
         for listener in self.listeners:
@@ -308,6 +331,11 @@ class Server:
         await self.wait_closed()
 
 
+def _is_same(one: Address, other: Address) -> bool:
+    """Whether two addresses of the web are of one port, or of one Unix socket."""
+    return one.port == other.port and (one.port is not None or one.host == other.host)
+
+
 def _place(address: "Address | str | socket.socket | int") -> "tuple[Address, socket.socket | None]":
     """Return where to listen, and the socket where there is one."""
     if isinstance(address, Address | str):
@@ -315,13 +343,6 @@ def _place(address: "Address | str | socket.socket | int") -> "tuple[Address, so
     from portico.transports.adopting import listening_address
 
     return listening_address(address)
-
-
-def served(address: Address, handler: Handler, **settings: Any) -> Handler:
-    """Return the handler of connections that speaks what `address` names, and calls `handler` for what is upon it."""
-    module, _, function = SCHEMES[address.scheme].served_by.partition(":")
-    made: Handler = getattr(importlib.import_module(module), function)(address, handler, **settings)
-    return made
 
 
 class Serving:

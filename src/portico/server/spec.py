@@ -1,10 +1,11 @@
 """What was asked for with `Service.listen`, and whether it can work."""
 
+import importlib
 import inspect
 import socket as _socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from portico._core import Codec
 from portico.address import SCHEMES, Address
@@ -58,6 +59,16 @@ class ListenerSpec:
         """The address as it was asked for."""
         return self.url or self.address
 
+    def changed(self, **settings: Any) -> Self:
+        """Return one with other `settings`, what serves its `url` made anew by them.
+
+        :raises ConfigurationError: something that does not fit"""
+        after = replace(self, **settings)
+        if after.url is None or after.upon is None:
+            return after
+        handler, websocket = after.upon
+        return replace(after, handler=served(after.url, handler, limits=after.limits, websocket=websocket))
+
     def check(self) -> None:
         """:raises ConfigurationError: something that cannot work
         :raises UnsupportedError: nothing can be served there"""
@@ -103,3 +114,10 @@ class ListenerSpec:
             raise ConfigurationError(f"packets= is for {', '.join(PACKETS)}, not for {self.address}")
         if self.codec is not None:
             raise ConfigurationError(f"packets= hands over whole packets: {self.address} takes no codec with it")
+
+
+def served(address: Address, handler: Handler, **settings: Any) -> Handler:
+    """Return the handler of connections that speaks what `address` names, and calls `handler` for what is upon it."""
+    module, _, function = SCHEMES[address.scheme].served_by.partition(":")
+    made: Handler = getattr(importlib.import_module(module), function)(address, handler, **settings)
+    return made

@@ -27,6 +27,9 @@ class Threads:
     concurrent.futures joins its threads when the interpreter ends: one handler that hangs would keep the process."""
 
     def __init__(self, limit: int) -> None:
+        """:raises ConfigurationError: `limit` is no whole number above 0"""
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ConfigurationError(f"max_threads must be a whole number above 0, not {limit!r}")
         self._limit = limit
         self._changed = threading.Condition(threading.Lock())
         self._waiting: deque[Callable[[], None]] = deque()
@@ -107,7 +110,8 @@ class Job:
             self._loop.call_soon_threadsafe(self._settle, result, error)
 
     def _settle(self, result: object, error: BaseException | None) -> None:
-        self.ended.set_result(None)
+        if not self.ended.done():
+            self.ended.set_result(None)
         if self.result.done():
             return
         if error is None:
@@ -119,7 +123,7 @@ class Job:
 async def run_in(threads: Threads, call: "functools.partial[Any]", give_up: Callable[[], object]) -> Any:
     """Run `call`, a plain function with its arguments, in one of `threads`, and return what it returns.
 
-    Cancelled, it calls `give_up()`, which lets the function fail, and waits for its end.
+    Cancelled, it calls `give_up()`, which lets the function fail, and waits for its end; cancelled again, it does not.
 
     :raises ConfigurationError: it is no plain function: it returned something to await or iterate"""
     context = contextvars.copy_context()
@@ -132,12 +136,13 @@ async def run_in(threads: Threads, call: "functools.partial[Any]", give_up: Call
         if not threads.take_back(job):
             await job.ended
         raise
-    if inspect.isawaitable(result) or inspect.isasyncgen(result) or inspect.isgenerator(result):
+    if inspect.isgenerator(result):
+        raise ConfigurationError(f"the handler {call.func!r} returned a generator, which nobody iterates: do not yield")
+    if inspect.isawaitable(result) or inspect.isasyncgen(result):
         if inspect.iscoroutine(result):
             result.close()
-        raise ConfigurationError(
-            f"the handler {call.func!r} returned something to await or iterate: define it with async def"
-        )
+        what = "an async generator" if inspect.isasyncgen(result) else "something to await"
+        raise ConfigurationError(f"the handler {call.func!r} is a plain function that returned {what}: use async def")
     return result
 
 

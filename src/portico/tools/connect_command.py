@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from portico.tools.connection_options import (
+    Bearer,
     Binary,
     Cert,
     EndOfInput,
@@ -17,16 +18,19 @@ from portico.tools.connection_options import (
     Source,
     Through,
     Trusted,
+    User,
     UseTLS,
     Verbose,
     Where,
+    credentials,
+    proxies_of,
+    tls_of_client,
 )
 from portico.tools.parameters import Debug, help_text, not_negative
 from portico.tools.report import run
 from portico.tools.websocket_options import (
     MAX_SIZE,
     PING,
-    Bearer,
     Cookie,
     Header,
     MaxSize,
@@ -34,9 +38,7 @@ from portico.tools.websocket_options import (
     Origin,
     Ping,
     Subprotocol,
-    User,
     cookies,
-    credentials,
     refuse_http,
     settings_for,
 )
@@ -114,13 +116,10 @@ def connect(
     """Connect the terminal, or whatever is piped in and out, to a socket."""
     from portico.address import Address
     from portico.tools.piping import run_connect
-    from portico.transports.tls import TLS
 
     where = Address.parse(address)
     refuse_http(where, f"ask with: portico fetch {where}")
-    settings = None
-    if tls or ca or cert or key or insecure or server_name:
-        settings = TLS(certificate=cert, key=key, ca=ca, verify=not insecure, server_name=server_name)
+    settings = tls_of_client(ca, cert, key, insecure, server_name, wanted=tls)
     websocket = settings_for(
         where,
         header=header,
@@ -139,7 +138,7 @@ def connect(
             tls=settings,
             timeout=timeout or None,
             source=source,
-            proxy="environment" if proxy == ["environment"] else proxy,
+            proxy=proxies_of(proxy),
             interface=interface,
             broadcast=broadcast,
             websocket=websocket,

@@ -2,9 +2,14 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from portico.tools.report import WRONG, Stop
+
+if TYPE_CHECKING:
+    from portico.transports.tls import TLS
 
 
 class EndOfInput(StrEnum):
@@ -107,3 +112,46 @@ ServerName = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Name to ask for and to expect; default: the host.", rich_help_panel="TLS"),
 ]
+User = Annotated[
+    str | None,
+    typer.Option(metavar="NAME:PASSWORD", help="Log in to the web server as this user.", rich_help_panel="Login"),
+]
+Bearer = Annotated[
+    str | None, typer.Option(metavar="TOKEN", help="Log in to the web server with a token.", rich_help_panel="Login")
+]
+
+
+def tls_of_client(
+    ca: Path | None,
+    cert: Path | None,
+    key: Path | None,
+    insecure: bool,
+    server_name: str | None,
+    *,
+    wanted: bool = False,
+) -> "TLS | None":
+    """Return the TLS that the options say; None: they say nothing of it, and it is not `wanted` either."""
+    if not (wanted or ca or cert or key or insecure or server_name):
+        return None
+    from portico.transports.tls import TLS
+
+    return TLS(certificate=cert, key=key, ca=ca, verify=not insecure, server_name=server_name)
+
+
+def proxies_of(proxy: list[str] | None) -> "list[str] | Literal['environment'] | None":
+    """Return what `--proxy` says, for `connect`."""
+    return "environment" if proxy == ["environment"] else proxy
+
+
+def credentials(user: str | None, bearer: str | None) -> tuple[str, str] | str | None:
+    """Return what `--user` and `--bearer` say.
+
+    :raises Stop: both are given, or there is no password"""
+    if user is None:
+        return bearer
+    if bearer is not None:
+        raise Stop("--user and --bearer exclude one another", WRONG, "give one of them")
+    name, colon, password = user.partition(":")
+    if not colon:
+        raise Stop("--user has no password", WRONG, "write it as NAME:PASSWORD")
+    return name, password

@@ -8,9 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from portico.tools.connection_options import Cert, Insecure, Key, ServerName, Source, Through, Trusted
+from portico.tools.connection_options import (
+    Bearer,
+    Cert,
+    Insecure,
+    Key,
+    ServerName,
+    Source,
+    Through,
+    Trusted,
+    User,
+    credentials,
+    proxies_of,
+    tls_of_client,
+)
 from portico.tools.parameters import Debug, header_field, help_text, not_negative
 from portico.tools.report import EXIT_CODES, Stop, failure, run
+from portico.tools.report import REFUSED as REMEDIES
 
 if TYPE_CHECKING:
     from portico.web.fetch import Fetching
@@ -33,6 +47,7 @@ FETCH_HELP = help_text(
         "portico fetch localhost:8000/healthz",
         "portico fetch https://example.org/file -o file",
         "portico fetch localhost:8000/say -d 'Good morning' -H 'X-Room: blue'",
+        "portico fetch https://example.org/feed --bearer TOKEN",
         "tar c . | portico fetch -X PUT localhost:8000/backup -d -",
         "portico fetch http+unix:/run/app.sock:/metrics",
     ],
@@ -106,6 +121,8 @@ def fetch(
             rich_help_panel="Connection",
         ),
     ] = 60.0,
+    user: User = None,
+    bearer: Bearer = None,
     source: Source = None,
     proxy: Through = None,
     ca: Trusted = None,
@@ -117,31 +134,30 @@ def fetch(
 ) -> None:
     """Ask an HTTP server, and write the body of its answer to standard output."""
     from portico.errors import ClosedError, StatusError
-    from portico.transports.tls import TLS
     from portico.web.fetch import fetch as ask
 
-    settings = None
-    if ca or cert or key or insecure or server_name:
-        settings = TLS(certificate=cert, key=key, ca=ca, verify=not insecure, server_name=server_name)
+    settings = tls_of_client(ca, cert, key, insecure, server_name)
     headers = [header_field(each) for each in header or []]
     body = None if data is None else _body(data)
     if isinstance(body, File):
         headers += body.length(headers)
     asking = ask(
         url,
-        method or ("GET" if body is None else "POST"),
+        method,
         headers=headers,
         body=body,
+        credentials=credentials(user, bearer),
         check=check,
         timeout=timeout or None,
         tls=settings,
-        proxy="environment" if proxy == ["environment"] else proxy,
+        proxy=proxies_of(proxy),
         source=source,
     )
     try:
         run(_write(asking, output, include=include))
     except StatusError as error:
-        raise Stop(failure(error)[0], REFUSED) from error
+        hint = REMEDIES[401] if error.status == 401 and not (user or bearer) else ""
+        raise Stop(failure(error)[0], REFUSED, hint) from error
     except ClosedError as error:
         raise Stop(str(error).replace("more timeout", "more --timeout")) from error
 

@@ -1,10 +1,11 @@
 """`portico run`: find the service that a person has written, set it up by a file, and run it."""
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ from portico.address import SCHEMES, Address
 from portico.errors import ConfigurationError, PorticoError
 from portico.server.limits import Limits
 from portico.server.running import LoopName, run
-from portico.server.service import Service, served
+from portico.server.service import Service
 from portico.server.spec import ListenerSpec
 from portico.tools.logs import place_of
 from portico.tools.report import STARTED_DEBUG, WRONG, Stop
@@ -169,14 +170,19 @@ class FileSettings:
     def apply(self, service: Service) -> None:
         """Set limits, TLS and WebSockets of the listeners.
 
-        :raises ConfigurationError: something does not fit one of them"""
+        :raises ConfigurationError: something does not fit one of them, or is for listeners that there are none of"""
+        if self.websocket is not None and not any(map(_is_websocket, service.specs)):
+            raise ConfigurationError(
+                f"{self.path}: [websocket] is for listeners at ws://, wss:// and ws+unix:, and there is none; "
+                "give the WebSockets of a Door theirs by door.websocket(…, websocket=…)"
+            )
         try:
             service.specs[:] = [self._applied(spec) for spec in service.specs]
         except ConfigurationError as error:
             raise ConfigurationError(f"{self.path}: {error}") from error
 
     def _applied(self, spec: ListenerSpec) -> ListenerSpec:
-        spec = replace(spec, limits=replace(spec.limits, **self.limits))
+        spec = spec.changed(limits=replace(spec.limits, **self.limits))
         if self.tls is not None and spec.address.scheme in ("tcp", "tls"):
             spec = replace(spec, tls=self.tls)
         return spec if self.websocket is None else _with_websocket(spec, self.websocket)
@@ -203,12 +209,21 @@ def read_settings(path: Path) -> FileSettings:
     try:
         limits = _limits(settings.get("limits", {}))
         tls = _tls(settings["tls"], path.parent) if "tls" in settings else None
-        if tls is not None:
-            tls.server_context()
         websocket = _websocket(settings["websocket"]) if "websocket" in settings else None
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
     return FileSettings(path, limits, tls, websocket)
+
+
+@contextlib.contextmanager
+def _values_of(table: str) -> Iterator[None]:
+    """Say of values that are of the wrong kind in which table they stand."""
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{table}: a value of the wrong kind: {error}") from error
 
 
 def _limits(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,7 +242,10 @@ def _tls(table: Mapping[str, Any], directory: Path) -> TLS:
             raise ConfigurationError(f"TLS: there is no {name!r}; known are {', '.join(known)}")
         if name in TLS_FILES and isinstance(value, str) and "-----BEGIN " not in value:
             values[name] = str(directory / value)
-    return TLS(**values)
+    with _values_of("TLS"):
+        tls = TLS(**values)
+        tls.server_context()
+    return tls
 
 
 def _websocket(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,12 +258,10 @@ def _websocket(table: Mapping[str, Any]) -> dict[str, Any]:
     may_be_off = ("deflate", "ping_interval", "ping_timeout")
     values = {name: None if value is False and name in may_be_off else value for name, value in table.items()}
     deflate = values.get("deflate")
-    try:
+    with _values_of("websocket"):
         if deflate is not None:
             values["deflate"] = Deflate(**({} if deflate is True else deflate))
         _changed(None, values)
-    except TypeError as error:
-        raise ConfigurationError(f"websocket: {error}") from error
     return values
 
 
@@ -255,10 +271,14 @@ def _changed(settings: "WebSocketSettings | None", values: Mapping[str, Any]) ->
     return replace(settings or WebSocketSettings(), **values)
 
 
+def _is_websocket(spec: ListenerSpec) -> bool:
+    return spec.url is not None and spec.upon is not None and bool(SCHEMES[spec.url.scheme].opened_by)
+
+
 def _with_websocket(spec: ListenerSpec, values: Mapping[str, Any]) -> ListenerSpec:
     """Return `spec` with `values` in place of what the program says of WebSockets, if it serves such."""
-    if spec.url is None or spec.upon is None or not SCHEMES[spec.url.scheme].opened_by:
+    if not _is_websocket(spec):
         return spec
+    assert spec.upon is not None  # as it is one
     handler, settings = spec.upon
-    after = _changed(settings, values)
-    return replace(spec, handler=served(spec.url, handler, websocket=after), upon=(handler, after))
+    return spec.changed(upon=(handler, _changed(settings, values)))

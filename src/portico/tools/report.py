@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import re
 import signal
 import socket
@@ -64,8 +65,12 @@ _SETTINGS = {
     "server_name": "--server-name",
     "tls": "--tls",
     "headers": "--header",
+    "client_authority": "--ca",
+    "credentials": "--user or --bearer",
+    "ciphers": "ciphers",
+    "alpn": "alpn",
 }
-"""Settings that messages speak of, and the options that set them."""
+"""Settings that messages speak of, and the options that set them, or what they are where no option does."""
 
 _SAID = {"subprotocols=(": "--subprotocol (", "origin='": "--origin '", "raise max_size": "raise --max-size"}
 """The same for messages that tell a value, or none."""
@@ -93,7 +98,7 @@ def failure(error: BaseException) -> tuple[str, int]:
         return _with_hint(error.reason, error.hint), error.code
     if isinstance(error, AddressError):
         where = f": {error.text!r}, at character {error.position + 1}" if error.text else ""
-        return f"{error.reason}{where}", WRONG
+        return f"{_as_options(error.reason)}{where}", WRONG
     if isinstance(error, ConfigurationError | UnsupportedError):
         return _as_options(str(error)), WRONG
     if isinstance(error, PorticoError):
@@ -139,6 +144,17 @@ def _as_options(text: str) -> str:
     return re.sub(r"\bsubprotocols=\(|\borigin='|\braise max_size\b", lambda match: _SAID[match[0]], text)
 
 
+class _InOptions(logging.Filter):
+    """Makes what is logged speak of options."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = _as_options(record.getMessage()), ()
+        return True
+
+
+IN_OPTIONS = _InOptions()
+
+
 def ending(error: BaseException, *, debug: bool) -> int:
     """Tell about `error` and return the exit code."""
     if isinstance(error, KeyboardInterrupt):
@@ -158,6 +174,8 @@ def ending(error: BaseException, *, debug: bool) -> int:
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run `main` on the fastest loop there is; SIGTERM cancels it and ends with its code, as Ctrl-C does with 130."""
     ended: list[int] = []
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(IN_OPTIONS)
 
     async def cancellable() -> T:
         with _on_sigterm(asyncio.current_task(), ended):

@@ -60,10 +60,6 @@ Origins = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
-User = Annotated[
-    str | None, typer.Option(metavar="NAME:PASSWORD", help="Log in as this user (Basic).", rich_help_panel=PANEL)
-]
-Bearer = Annotated[str | None, typer.Option(metavar="TOKEN", help="Log in with a token.", rich_help_panel=PANEL)]
 Cookie = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=VALUE", help="Send this cookie; may be given again.", rich_help_panel=PANEL),
@@ -130,20 +126,6 @@ def option_of(name: str, value: object) -> str:
     if name == "credentials":
         return "--bearer" if isinstance(value, str) else "--user"
     return "--cookie" if name == "cookies" else f"--{name}"
-
-
-def credentials(user: str | None, bearer: str | None) -> tuple[str, str] | str | None:
-    """Return what `--user` and `--bearer` say.
-
-    :raises Stop: both are given, or there is no password"""
-    if user is None:
-        return bearer
-    if bearer is not None:
-        raise Stop("--user and --bearer exclude one another", WRONG, "give one of them")
-    name, colon, password = user.partition(":")
-    if not colon:
-        raise Stop("--user has no password", WRONG, "write it as NAME:PASSWORD")
-    return name, password
 
 
 def cookies(texts: Sequence[str] | None) -> dict[str, str] | None:

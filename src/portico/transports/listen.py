@@ -12,6 +12,7 @@ import stat
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from portico import _core
 from portico._core import hub_of
@@ -152,9 +153,43 @@ def listen(
     :raises UnsupportedError: this platform has no such sockets"""
     if SCHEMES[address.scheme].parts == "path":
         return [_listen_unix(address, backlog, options, mode, owner)]
+
+    def bind(each: Address) -> ListeningSocket:
+        sock = _bound(address, each, options)
+        try:
+            sock.listen(backlog)
+            return ListeningSocket(sock, Address.from_sockaddr(address.scheme, sock.family, sock.getsockname()))
+        except OSError as error:
+            sock.close()
+            raise bind_error(error, each) from error
+
+    return on_every_address(address, numeric, bind)
+
+
+class Bound(Protocol):
+    """A socket that is bound."""
+
+    @property
+    def address(self) -> Address:
+        """Where, port 0 replaced by the port it became."""
+        ...
+
+    def close(self) -> None:
+        """Give the address up."""
+        ...
+
+
+B = TypeVar("B", bound=Bound)
+
+
+def on_every_address(address: Address, numeric: Sequence[Address], bind: Callable[[Address], B]) -> list[B]:
+    """Return what `bind` makes of every address of `numeric`, which is what `address` resolved to. One port 0 gives all
+    the same port; of several, those that this machine has not are left out.
+
+    :raises BindError: one is taken, or there is none that can be had"""
     for attempt in range(SAME_PORT_ATTEMPTS):
         try:
-            return _listen_inet(address, numeric, backlog, options)
+            return _on_every_address(address, numeric, bind)
         except BindError as error:
             again = address.port == 0 and len(numeric) > 1 and error.errno == errno.EADDRINUSE
             if not again or attempt == SAME_PORT_ATTEMPTS - 1:
@@ -162,32 +197,23 @@ def listen(
     raise AssertionError("unreachable")
 
 
-def _listen_inet(
-    address: Address, numeric: Sequence[Address], backlog: int, options: Mapping[str, object] | None
-) -> list[ListeningSocket]:
-    made: list[ListeningSocket] = []
+def _on_every_address(address: Address, numeric: Sequence[Address], bind: Callable[[Address], B]) -> list[B]:
+    made: list[B] = []
     missing: BindError | None = None
-    port = address.port or 0
+    port = address.port
     try:
         for each in numeric:
             try:
-                sock = _bound(address, each.with_port(port), options)
+                made.append(bind(each if port is None else each.with_port(port)))
             except BindError as error:
                 if len(numeric) == 1 or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise
                 missing = error  # a name may mean more than this machine has, such as ::1 in a container without IPv6
-                continue
-            try:
-                sock.listen(backlog)
-                bound = Address.from_sockaddr(address.scheme, sock.family, sock.getsockname())
-            except OSError as error:
-                sock.close()
-                raise bind_error(error, each) from error
-            port = port or bound.port or 0
-            made.append(ListeningSocket(sock, bound))
+            else:
+                port = port or made[-1].address.port
     except BaseException:
-        for listening in made:
-            listening.close()
+        for bound in made:
+            bound.close()
         raise
     if missing is not None:
         if not made:

@@ -8,7 +8,7 @@ from portico.errors import PorticoError, TLSError, describe
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["explain"]
+__all__ = ["explain", "is_tls", "without_tls"]
 
 # Sentence and hint, for each cause. `_fill` puts in the words in braces.
 
@@ -27,6 +27,8 @@ _VERIFY: Final[dict[int, tuple[str, str]]] = {  # codes of X509_STORE_CTX_get_er
     62: ("the certificate of {peer} is not for {name}", "connect by a name that it lists, or set server_name= to one"),
     64: ("the certificate of {peer} is not for {name}", "connect by a name that it lists, or set server_name= to one"),
 }
+
+_PLAIN: Final = "check the port, connect without TLS, or use STARTTLS if the protocol has it"
 
 _NOT_TLS: Final = ("{peer} does not speak TLS: what it sent is plain text or another protocol", "{plain}")
 _NO_VERSION: Final = ("{peer} and this side have no TLS version in common", "this side wants {minimum} or newer")
@@ -107,11 +109,7 @@ def explain(
         "name": repr(server_name) if server_name else "the name asked for",
         "trust": "client_authority" if server_side else "ca",
         "minimum": minimum_version,
-        "plain": (
-            "the client should connect with TLS"
-            if server_side
-            else "check the port, connect without TLS, or use STARTTLS if the protocol has it"
-        ),
+        "plain": ("the client should connect with TLS" if server_side else _PLAIN),
         "eof": (
             "it may not trust this certificate, or it only probed the port"
             if server_side
@@ -126,6 +124,19 @@ def explain(
     result = TLSError(_fill(reason, words), address=address, hint=_fill(hint, words))
     result.__cause__ = error
     return result
+
+
+def is_tls(first: bytes) -> bool:
+    """Say whether a peer whose answer begins with `first` speaks TLS: that is an alert, or the start of a handshake
+    (RFC 8446, section 5.1)."""
+    return first[:1] in (b"\x15", b"\x16") and first[1:2] in (b"", b"\x03")
+
+
+def without_tls(error: TLSError, scheme: str) -> None:
+    """Let `error`, where the peer speaks no TLS, name the `scheme` that does without."""
+    if error.hint == _PLAIN:
+        error.hint = f"check the port, or connect without TLS: {scheme}://"
+        error.args = (str(error).replace(_PLAIN, error.hint),)
 
 
 def _fill(text: str, words: dict[str, str]) -> str:

@@ -1,5 +1,8 @@
 """Accepting WebSockets: what a server does with a request for one (RFC 6455, section 4.2)."""
 
+import asyncio
+import logging
+from math import inf
 from typing import Any, Final
 
 from portico.errors import ProtocolError
@@ -7,11 +10,14 @@ from portico.protocols.http11 import response_head
 from portico.protocols.websocket import Refusal, Upgrade, read_request
 from portico.web.request import Request
 from portico.web.response import Response
-from portico.websocket.admission import is_welcome, refusing_status, settled
+from portico.web.serving import Conversation
+from portico.websocket.admission import attached, is_welcome, refused, settled
 from portico.websocket.channel import WebSocket
 from portico.websocket.settings import WebSocketSettings
 
 __all__ = ["accept", "admit", "upgrade"]
+
+logger = logging.getLogger("portico.web")
 
 COME_BACK: Final = ("Retry-After", "1")
 """What a client hears while the server drains: another one is there in its place soon."""
@@ -32,21 +38,46 @@ async def accept(request: Request, settings: WebSocketSettings) -> WebSocket | R
 
 async def admit(request: Request, settings: WebSocketSettings) -> tuple[Upgrade, object] | Response:
     """Check a request and ask `settings.authorize`; nothing is answered yet. Return what the request offers and what
-    `authorize` attached, or what refuses. Errors are those of `accept`."""
+    `authorize` attached, or what refuses: 503 where that takes longer than the head may. Errors are those of
+    `accept`."""
     found = read_request(request.method, request.version, request.headers)
     if isinstance(found, Refusal):
         return Response.error(found.status, found.reason, headers=found.fields)
     if request.stream.draining:
         return Response.error(503, "the server is about to stop", headers=[COME_BACK])
+    patience = _patience(request, settings)
+    try:
+        async with asyncio.timeout(patience) as deadline:
+            data = await _asked(request, settings)
+    except TimeoutError:
+        if not deadline.expired():  # it is what a function of the user's raised
+            raise
+        where = f"{request.stream.remote_address}: authorize of {request.raw_path}"
+        logger.warning("%s did not answer within %g s: refused with 503", where, patience)
+        return Response.error(503, "it took too long to find out who may come in", headers=[COME_BACK])
+    return data if isinstance(data, Response) else (found, data)
+
+
+async def _asked(request: Request, settings: WebSocketSettings) -> object:
+    """Ask who may come in: what refuses, or what `authorize` attached."""
     if not await is_welcome(request, settings):
         return Response.error(403, "pages of this origin may not come here")
-    data = None if settings.authorize is None else await settled(settings.authorize(request))
+    data = True if settings.authorize is None else await settled(settings.authorize(request))
     if isinstance(data, Response):
         return data
-    status = refusing_status(data)
-    if status is not None:
-        return Response.error(status)
-    return found, None if data is True else data
+    refusal = refused(data, request, settings)
+    if refusal is not None:
+        return Response(refusal.body, status=refusal.status, headers=refusal.headers)
+    return attached(data)
+
+
+def _patience(request: Request, settings: WebSocketSettings) -> float | None:
+    """Return how many seconds the functions of the user's may take: as many as the head."""
+    asks = settings.authorize is not None or callable(settings.origins)
+    if not asks or not isinstance(request.incoming, Conversation):
+        return None
+    seconds = request.incoming.limits.head_timeout
+    return None if seconds == inf else seconds
 
 
 def upgrade(request: Request, found: Upgrade, settings: WebSocketSettings, data: object = None) -> WebSocket | Response:

@@ -108,6 +108,9 @@ class Pieces:
     """The body of an answer, from the app that sends it to the connection that it leaves by: one piece at a time, and
     the next when there is room."""
 
+    outlasts_end = True
+    """It goes on to a client that has ended its side: the app hears of that, and some send all that they say so."""
+
     def __init__(self, drops: bool, finished: Callable[[], object]) -> None:
         self.drops = drops
         """Nobody wants them: they are taken and dropped."""

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from portico.errors import ConfigurationError
+from portico.server.lifespans import cancel
+from portico.server.service import STOP_TIMEOUT
 from portico.web.accepting import admit
 from portico.web.asgi_http import HttpExchange
 from portico.web.asgi_lifespan import AppLifespan
@@ -60,17 +62,31 @@ class AsgiHost:
         self._lifespan = lifespan
 
     async def shutdown(self) -> None:
-        """Wait for what the app does still, then end its lifespan."""
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=AFTERWORK)
-            for task in late:
-                task.cancel()
-            if late:
-                logger.warning("%s: %d tasks were cancelled, as they did not end", self, len(late))
-                await asyncio.wait(late)
+        """Wait for what the app does still, then end its lifespan. Both are bounded in time; cancelled, it ends the app
+        at once."""
         lifespan, self._lifespan = self._lifespan, None
+        try:
+            await self._end_tasks()
+        except asyncio.CancelledError:
+            if lifespan is not None:
+                await lifespan.cancel()
+            raise
         if lifespan is not None:
             await lifespan.shutdown()
+
+    async def _end_tasks(self) -> None:
+        if not self._tasks:
+            return
+        try:
+            _, late = await asyncio.wait(self._tasks, timeout=AFTERWORK)
+        except asyncio.CancelledError:
+            logger.warning("%s: %d tasks were cancelled before their end", self, len(self._tasks))
+            for task in self._tasks:
+                task.cancel()
+            raise
+        if late:
+            logger.warning("%s: %d tasks were cancelled, as they did not end", self, len(late))
+            await cancel(late, f"a task of {self}", STOP_TIMEOUT)
 
     async def http(self, request: Request) -> Response:
         """Answer `request`.

@@ -6,9 +6,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from portico.errors import ConfigurationError
+from portico.server.lifespans import cancel
+from portico.server.service import STOP_TIMEOUT
 
 Message = dict[str, Any]
 App = Callable[..., Awaitable[object]]
+
+SHUTDOWN_TIMEOUT = 10.0
+"""Seconds that an app has to end its lifespan (`docker stop` leaves 10 to a whole program; uvicorn waits for ever)."""
 
 logger = logging.getLogger("portico.web")
 
@@ -42,19 +47,31 @@ class AppLifespan:
             raise failure(f"{self._name} did not start", answer)
 
     async def shutdown(self) -> None:
-        """Let the app end, and wait for that. What goes wrong is logged."""
+        """Let the app end, and wait for that, SHUTDOWN_TIMEOUT at most. What goes wrong is logged."""
         task, self._task = self._task, None
         if task is None:
             return
         try:
-            answer = await self._ask("lifespan.shutdown", task)
-            if answer is not None and answer["type"] == "lifespan.shutdown.failed":
-                error = failure(f"{self._name} did not shut down well", answer)
-                logger.error("%s", error, exc_info=error)
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
+            async with asyncio.timeout(SHUTDOWN_TIMEOUT):
+                answer = await self._ask("lifespan.shutdown", task)
+                if answer is not None and answer["type"] == "lifespan.shutdown.failed":
+                    error = failure(f"{self._name} did not shut down well", answer)
+                    logger.error("%s", error, exc_info=error)
+                await asyncio.wait([task])
+        except TimeoutError:
+            logger.error("%s did not shut down within %g seconds", self._name, SHUTDOWN_TIMEOUT)
             await self._cancel(task)
+        except asyncio.CancelledError:
+            self._task = task
+            await self.cancel()
             raise
+
+    async def cancel(self) -> None:
+        """End the app without asking it."""
+        task, self._task = self._task, None
+        if task is not None:
+            logger.error("%s was not given the time to shut down", self._name)
+            await self._cancel(task)
 
     async def _ask(self, event: str, task: "asyncio.Task[None] | None" = None) -> Message | None:
         """Send `event` and return the answer; None: the app has ended without one."""
@@ -88,10 +105,8 @@ class AppLifespan:
             else:
                 logger.info("%s: goes without lifespan, as it does not support it: %r", self._name, error)
 
-    @staticmethod
-    async def _cancel(task: "asyncio.Task[None]") -> None:
-        task.cancel()
-        await asyncio.wait([task])
+    async def _cancel(self, task: "asyncio.Task[None]") -> None:
+        await cancel([task], f"the lifespan of {self._name}", STOP_TIMEOUT)
 
 
 def failure(what: str, answer: Message) -> ConfigurationError:

@@ -1,8 +1,8 @@
 """Conditional requests (RFC 9110, section 13): whether what the client has, or believes, is still so."""
 
-import calendar
 import re
 import time
+from datetime import UTC, datetime
 
 from portico.protocols.http_headers import Headers
 
@@ -67,10 +67,11 @@ def parse_date(text: str | None) -> int | None:
                 year += now - now % 100
                 year -= 100 * (year > now + 50)
             hour, minute, second = map(int, found["t"].split(":"))
-            day = int(found["d"])
-            if not (year and 1 <= day <= 31 and hour < 24 and minute < 60 and second <= 60):
+            try:
+                at = datetime(year, 1 + _MONTHS.index(found["m"]), int(found["d"]), hour, minute, tzinfo=UTC)
+            except ValueError:  # no such day
                 return None
-            return calendar.timegm((year, 1 + _MONTHS.index(found["m"]), day, hour, minute, second))
+            return int(at.timestamp()) + second if second <= 60 else None  # 60: a leap second
     return None
 
 

@@ -1,10 +1,10 @@
 """`CORS`: which pages of other origins may read what a door answers (the Fetch standard, section 3.2)."""
 
-import re
 from collections.abc import Iterable
 
 from portico.errors import ConfigurationError
 from portico.protocols.http11 import RequestHead
+from portico.protocols.http_headers import TOKEN
 from portico.protocols.origins import Origins
 from portico.web.response import Response
 
@@ -13,8 +13,6 @@ METHODS = ("GET", "HEAD", "POST")
 
 HEADERS = ("Content-Type",)
 """So that pages may send JSON; more must be named (rs/cors of Go allows the same, and X-Requested-With)."""
-
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class CORS:
@@ -93,7 +91,7 @@ class CORS:
 def _names(given: str | Iterable[str], setting: str) -> list[str]:
     names = [given] if isinstance(given, str) else list(given)
     for name in names:
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        if not isinstance(name, str) or not TOKEN.fullmatch(name):
             example = "PUT" if setting == "methods" else "X-Request-Id"
             raise ConfigurationError(f"CORS: {setting} are names such as {example}, not {name!r}")
     return names

@@ -1,8 +1,9 @@
 """`Door`: a small HTTP front, with just what sockets need: routes, files, health, metrics, WebSocket, mounted apps."""
 
 import functools
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from portico.errors import ConfigurationError
 from portico.protocols.http11 import MAX_HEAD, MAX_HEADERS
@@ -11,10 +12,10 @@ from portico.server.listener_base import is_async
 from portico.server.threads import ThreadedHandler, Threads, run_in
 from portico.transports.connection import Stream
 from portico.web.answering import Heads
-from portico.web.limits import HttpLimits
+from portico.web.limits import HttpLimits, check_max_body
 from portico.web.request import BlockingRequest, Request
 from portico.web.response import Response
-from portico.web.routing import Route, Router
+from portico.web.routing import Endpoint, Route, Router
 from portico.web.serving import Conversation
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from portico.server.group import Group
     from portico.web.cors import CORS
     from portico.web.health import Check
-    from portico.web.metrics import Metrics
+    from portico.web.metrics import RequestCounts
     from portico.websocket.settings import WebSocketSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,7 +43,8 @@ class Door:
             return {"name": request.params["room"]}
 
     They may return a Response, str, bytes, dict or list (JSON), None (204), or a status and one of those:
-    `return 404, "no such room"`. A plain function runs in a thread, and its request has the body already.
+    `return 404, "no such room"`; an async function may yield bytes instead. A plain function runs in a thread, and its
+    request has the body already.
 
     In a path `{name}` is one segment and `{name:path}` at the end all the rest. Literal paths come before patterns. GET
     answers HEAD, too; OPTIONS, 404, 405 and 426 are answered by themselves. `host` makes a route one of a virtual host:
@@ -88,7 +90,7 @@ class Door:
         self._max_threads = max_threads
         self._threads = Threads(max_threads)
         self._threaded: list[ThreadedHandler] = []
-        self._metrics: Metrics | None = None
+        self._requests: RequestCounts | None = None
         self._lifespans = Lifespans()  # of what is mounted
 
     # serving
@@ -106,7 +108,7 @@ class Door:
             raise ConfigurationError(
                 f"a Door serves streams of bytes, not a {type(stream).__name__}: listen without codec"
             )
-        conversation = Conversation(stream, self._router, self._limits, self._heads, self._cors, self._metrics)
+        conversation = Conversation(stream, self._router, self._limits, self._heads, self._cors, self._requests)
         return await conversation.run()
 
     async def startup(self) -> None:
@@ -123,6 +125,20 @@ class Door:
 
     # routes
 
+    @overload
+    def route(
+        self,
+        methods: str | Iterable[str],
+        path: str,
+        function: F,
+        *,
+        host: str | None = None,
+        max_body: int | None = None,
+    ) -> F: ...
+    @overload
+    def route(
+        self, methods: str | Iterable[str], path: str, *, host: str | None = None, max_body: int | None = None
+    ) -> Callable[[F], F]: ...
     def route(
         self,
         methods: str | Iterable[str],
@@ -132,58 +148,105 @@ class Door:
         host: str | None = None,
         max_body: int | None = None,
     ) -> Any:
-        """Let `function(request)` answer `methods` at `path`. Without a function this is a decorator.
+        """Let `function(request)` answer `methods` at `path`. Without a function this is a decorator. An async function
+        that yields bytes is answered piece by piece.
 
-        :param max_body: bytes of a body; default: the door's `max_body`.
-        :raises ConfigurationError: a path or host that cannot be, or that has a route already"""
-        if function is None:
-            return functools.partial(self._decorate, methods, path, host=host, max_body=max_body)
+        :param max_body: bytes of a body, 0 for none; default: the door's `max_body`.
+        :raises ConfigurationError: a path or host that cannot be, or that has a route already; what is no function, or
+            yields without being async; a negative `max_body`"""
+        return self._add(methods, path, function, host, max_body)
+
+    def _add(
+        self, methods: str | Iterable[str], path: str, function: F | None, host: str | None, max_body: int | None
+    ) -> Any:
+        check_max_body(max_body)
         names = [methods] if isinstance(methods, str) else list(methods)
-        endpoint = function if is_async(function) else functools.partial(self._in_thread, function)
-        self._router.entry(path, host).add(names, Route(endpoint, max_body))
-        return function
 
-    def _decorate(self, methods: str | Iterable[str], path: str, function: F, **settings: Any) -> F:
-        self.route(methods, path, function, **settings)
-        return function
+        def add(function: F) -> F:
+            route = Route(self._endpoint(path, function), max_body)
+            self._router.entry(path, host).add(names, route)
+            return function
 
+        return add if function is None else add(function)
+
+    def _endpoint(self, path: str, function: Callable[[Any], Any]) -> Endpoint:
+        check_function(f"the route {path}", function)
+        if is_async(function):
+            return function
+        if is_kind(inspect.isasyncgenfunction, function):
+            return functools.partial(_in_pieces, function)
+        if is_kind(inspect.isgeneratorfunction, function):
+            raise ConfigurationError(
+                f"the route {path} must be a function that does not yield, not {function!r}; with async def it may, "
+                "and is answered piece by piece"
+            )
+        return functools.partial(self._in_thread, function)
+
+    @overload
+    def get(self, path: str, function: F, *, host: str | None = None, max_body: int | None = None) -> F: ...
+    @overload
+    def get(self, path: str, *, host: str | None = None, max_body: int | None = None) -> Callable[[F], F]: ...
     def get(self, path: str, function: F | None = None, *, host: str | None = None, max_body: int | None = None) -> Any:
         """Let `function(request)` answer GET and HEAD at `path`; see `route`."""
-        return self.route("GET", path, function, host=host, max_body=max_body)
+        return self._add("GET", path, function, host, max_body)
 
+    @overload
+    def post(self, path: str, function: F, *, host: str | None = None, max_body: int | None = None) -> F: ...
+    @overload
+    def post(self, path: str, *, host: str | None = None, max_body: int | None = None) -> Callable[[F], F]: ...
     def post(
         self, path: str, function: F | None = None, *, host: str | None = None, max_body: int | None = None
     ) -> Any:
         """Let `function(request)` answer POST at `path`; see `route`."""
-        return self.route("POST", path, function, host=host, max_body=max_body)
+        return self._add("POST", path, function, host, max_body)
 
+    @overload
+    def put(self, path: str, function: F, *, host: str | None = None, max_body: int | None = None) -> F: ...
+    @overload
+    def put(self, path: str, *, host: str | None = None, max_body: int | None = None) -> Callable[[F], F]: ...
     def put(self, path: str, function: F | None = None, *, host: str | None = None, max_body: int | None = None) -> Any:
         """Let `function(request)` answer PUT at `path`; see `route`."""
-        return self.route("PUT", path, function, host=host, max_body=max_body)
+        return self._add("PUT", path, function, host, max_body)
 
+    @overload
+    def delete(self, path: str, function: F, *, host: str | None = None, max_body: int | None = None) -> F: ...
+    @overload
+    def delete(self, path: str, *, host: str | None = None, max_body: int | None = None) -> Callable[[F], F]: ...
     def delete(
         self, path: str, function: F | None = None, *, host: str | None = None, max_body: int | None = None
     ) -> Any:
         """Let `function(request)` answer DELETE at `path`; see `route`."""
-        return self.route("DELETE", path, function, host=host, max_body=max_body)
+        return self._add("DELETE", path, function, host, max_body)
 
+    @overload
+    def patch(self, path: str, function: F, *, host: str | None = None, max_body: int | None = None) -> F: ...
+    @overload
+    def patch(self, path: str, *, host: str | None = None, max_body: int | None = None) -> Callable[[F], F]: ...
     def patch(
         self, path: str, function: F | None = None, *, host: str | None = None, max_body: int | None = None
     ) -> Any:
         """Let `function(request)` answer PATCH at `path`; see `route`."""
-        return self.route("PATCH", path, function, host=host, max_body=max_body)
+        return self._add("PATCH", path, function, host, max_body)
 
+    @overload
+    def head(self, path: str, function: F, *, host: str | None = None, max_body: int | None = None) -> F: ...
+    @overload
+    def head(self, path: str, *, host: str | None = None, max_body: int | None = None) -> Callable[[F], F]: ...
     def head(
         self, path: str, function: F | None = None, *, host: str | None = None, max_body: int | None = None
     ) -> Any:
         """Let `function(request)` answer HEAD at `path`, in place of what GET does; see `route`."""
-        return self.route("HEAD", path, function, host=host, max_body=max_body)
+        return self._add("HEAD", path, function, host, max_body)
 
+    @overload
+    def options(self, path: str, function: F, *, host: str | None = None, max_body: int | None = None) -> F: ...
+    @overload
+    def options(self, path: str, *, host: str | None = None, max_body: int | None = None) -> Callable[[F], F]: ...
     def options(
         self, path: str, function: F | None = None, *, host: str | None = None, max_body: int | None = None
     ) -> Any:
         """Let `function(request)` answer OPTIONS at `path`; see `route`."""
-        return self.route("OPTIONS", path, function, host=host, max_body=max_body)
+        return self._add("OPTIONS", path, function, host, max_body)
 
     async def _in_thread(self, function: Callable[[BlockingRequest], object], request: Request) -> object:
         """Run a plain function in a thread, with the body read before."""
@@ -192,6 +255,14 @@ class Door:
 
     # what is not a function
 
+    @overload
+    def websocket(
+        self, path: str, handler: F, *, host: str | None = None, websocket: "WebSocketSettings | None" = None
+    ) -> F: ...
+    @overload
+    def websocket(
+        self, path: str, *, host: str | None = None, websocket: "WebSocketSettings | None" = None
+    ) -> Callable[[F], F]: ...
     def websocket(
         self,
         path: str,
@@ -204,12 +275,17 @@ class Door:
         Without a handler this is a decorator.
 
         :param websocket: whom to let in, and how to speak; default: pages of the same origin, and whoever is no page.
-        :raises ConfigurationError: a path or host that cannot be, or that has a WebSocket already"""
+        :raises ConfigurationError: a path or host that cannot be, or that has a WebSocket already; what is no function,
+            or yields; settings that are none"""
         from portico.web.accepting import accept
         from portico.websocket.settings import WebSocketSettings
 
+        _check_settings(websocket)
         if handler is None:
             return functools.partial(self._decorate_websocket, path, host=host, websocket=websocket)
+        check_function(f"the handler of {path}", handler)
+        if is_kind(inspect.isasyncgenfunction, handler) or is_kind(inspect.isgeneratorfunction, handler):
+            raise ConfigurationError(f"the handler of {path} must be a function that does not yield, not {handler!r}")
         settings = websocket or WebSocketSettings()
         serve: Callable[[Any], Any] = handler
         if not is_async(handler):
@@ -249,19 +325,32 @@ class Door:
         self.get(path.rstrip("/") + "/{rest:path}", Files(path, folder, index=index, cache=cache), host=host)
 
     def health(
-        self, path: str = "/healthz", checks: "Iterable[Check] | Mapping[str, Check]" = (), *, host: str | None = None
+        self,
+        path: str = "/healthz",
+        checks: "Iterable[Check] | Mapping[str, Check]" = (),
+        *,
+        timeout: float = 5.0,
+        host: str | None = None,
     ) -> None:
-        """Answer 200 at `path` while the server is well, 503 as soon as draining begins or one of `checks` says so."""
+        """Answer 200 at `path` while the server is well, 503 as soon as draining begins or one of `checks` says so.
+
+        :param checks: functions, or functions by the name under which they are told. One that returns False or raises
+            has failed.
+        :param timeout: seconds (5) that all may take together; those that have not ended then have failed.
+        :raises ConfigurationError: a check that cannot be called, two of one name, or no such timeout"""
         from portico.web.health import Health
 
-        self.get(path, Health(checks), host=host)
+        self.get(path, Health(checks, timeout=timeout), host=host)
 
     def metrics(self, path: str = "/metrics", groups: "Iterable[Group[Any]]" = (), *, host: str | None = None) -> None:
-        """Answer the counters of the server, of this door, and of `groups`, as text that Prometheus reads."""
-        from portico.web.metrics import Metrics
+        """Answer the counters of the server, of this door, and of `groups`, as text that Prometheus reads.
 
-        self._metrics = self._metrics or Metrics(groups)
-        self.get(path, self._metrics, host=host)
+        :param groups: whose counters are shown here; each needs a name of its own.
+        :raises ConfigurationError: a path or host that cannot be, or that has a route already; groups without names"""
+        from portico.web.metrics import Metrics, RequestCounts
+
+        self._requests = self._requests or RequestCounts()
+        self.get(path, Metrics(groups, self._requests), host=host)
 
     def mount(
         self,
@@ -274,12 +363,15 @@ class Door:
     ) -> None:
         """Let an ASGI 3 application answer everything at `path` and below: HTTP, WebSocket and its lifespan.
 
-        :param max_body: bytes of a body; default: the door's `max_body`.
+        :param max_body: bytes of a body, 0 for none; default: the door's `max_body`.
         :param websocket: whose WebSockets get as far as the app (default: those of pages of the same origin, and of
             whoever is no page), and how to speak. The subprotocol is the app's choice.
-        :raises ConfigurationError: a path or host that cannot be, or that has something mounted already"""
+        :raises ConfigurationError: a path or host that cannot be, or that has something mounted already; an app that is
+            no function; settings that are none, a negative `max_body`"""
         from portico.web.asgi_host import AsgiHost
 
+        check_max_body(max_body)
+        _check_settings(websocket)
         prefix = path.rstrip("/")
         entry = self._router.entry(prefix + "/{rest:path}", host)
         entry.check_free("whatever", "something mounted")
@@ -292,3 +384,27 @@ class Door:
         entry = self._router.entry(path, host)
         entry.check_free("upgrade", "a WebSocket")
         entry.upgrade = Route(enter, upgrades=True)
+
+
+async def _in_pieces(function: Callable[[Request], AsyncIterator[bytes]], request: Request) -> AsyncIterator[bytes]:
+    return function(request)
+
+
+def is_kind(test: Callable[[Any], bool], function: Any) -> bool:
+    """Say whether `test` is true of a function, or of what makes an object callable."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return test(function) or test(getattr(function, "__call__", None))  # noqa: B004  # not whether it can be called
+
+
+def check_function(what: str, function: object) -> None:
+    """:raises ConfigurationError: it cannot be called"""
+    if not callable(function):
+        raise ConfigurationError(f"{what} must be a function, not {function!r}")
+
+
+def _check_settings(settings: object) -> None:
+    from portico.websocket.settings import WebSocketSettings
+
+    if settings is not None and not isinstance(settings, WebSocketSettings):
+        raise ConfigurationError(f"websocket={settings!r} must be a WebSocketSettings")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from portico.address import SCHEMES, Address
 from portico.client.connect import Connecting, connect
 from portico.client.retry import Retry
-from portico.errors import ConfigurationError, LimitError, PorticoError, StatusError
+from portico.errors import ConfigurationError, ConnectError, LimitError, PorticoError, StatusError, TLSError
 from portico.interfaces import Resolver
 from portico.protocols.http_asking import has_same_origin
 from portico.protocols.http_headers import Items
 from portico.transports.connection import Stream
-from portico.web.fetch_request import Asked, Body, Login, asked
+from portico.web.fetch_request import NOTHING, Asked, Body, Login, asked
 from portico.web.fetched import MAX_BODY, Exchange, Fetched
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ SHORTEST = 0.001
 
 def fetch(
     url: Address | str,
-    method: str = "GET",
+    method: str | None = None,
     *,
     headers: Items = (),
     body: Body = None,
-    json: Any = None,
+    json: Any = NOTHING,
     credentials: Login = None,
     check: bool = True,
     max_redirects: int = 5,
@@ -57,11 +57,12 @@ def fetch(
     with `async for piece in answer`. A client for health checks and scripts: no cookies, cache, pool or decoding.
 
     :param url: `http://host[:port]/path?query`, `https://…`, or `http+unix:PATH:/resource` for a Unix socket.
+    :param method: default: GET, or POST where there is a `body` or `json`.
     :param headers: more header fields, or others in place of those sent by itself (Host, User-Agent, Accept,
         Accept-Encoding: identity).
     :param body: what is sent: bytes, str (as UTF-8), or an async iterable of bytes, which is sent chunked, or as long
         as a header Content-Length says.
-    :param json: sent as JSON, in place of `body`.
+    :param json: sent as JSON, in place of `body`; None is `null`.
     :param credentials: a user and a password for Basic (RFC 7617), or a Bearer token (RFC 6750).
     :param check: raise StatusError for 4xx and 5xx.
     :param max_redirects: how many redirects are followed; with 0 a redirect is the answer. A POST becomes a GET with
@@ -137,7 +138,7 @@ class Fetching:
             left = timeout
             if deadline is not None and followed:
                 left = max(round(deadline - clock(), 3), SHORTEST)
-            stream = await connecting.to(request.address, left)
+            stream = await connecting.open(request.address, left)
             if deadline is not None and timeout is not None and connecting.retry is not None:
                 deadline = clock() + timeout
             exchange = Exchange(stream, request, timeout, deadline)
@@ -196,6 +197,20 @@ class _Connecting:
             retry=self.retry,
             close_timeout=CLOSE_TIMEOUT,
         )
+
+    async def open(self, url: Address, timeout: float | None) -> Stream:
+        """Connect to the server of `url`.
+
+        :raises ConnectError: no connection came about; it names `url`, and its attempts the addresses"""
+        try:
+            return await self.to(url, timeout)
+        except ConnectError as error:
+            for each in error.attempts:
+                if isinstance(each.error, TLSError):
+                    from portico.transports.tls_errors import without_tls
+
+                    without_tls(each.error, "http")
+            raise ConnectError(url, error.attempts, timeout=error.timeout) from error.__cause__
 
     def to_others(self) -> "_Connecting":
         """Return how to connect to another origin than was asked for: nothing that is meant for that one goes there."""

@@ -12,7 +12,7 @@ from portico.protocols.http_asking import PRIVATE, REDIRECTS, authority, authori
 from portico.protocols.http_headers import Items, pairs
 from portico.protocols.http_response import ResponseHead, request_head
 
-__all__ = ["Asked", "Body", "Login", "asked"]
+__all__ = ["NOTHING", "Asked", "Body", "Login", "asked"]
 
 Body = bytes | bytearray | memoryview | str | AsyncIterable[bytes] | None
 Login = tuple[str, str] | str | None
@@ -24,6 +24,15 @@ OF_CONNECTION: Final = frozenset(
 """Header fields that say how the request is sent, which is decided here."""
 STANDARD: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
 WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})  # a server waits for one: RFC 9110, section 8.6
+
+
+class _Nothing:
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+NOTHING: Final[Any] = _Nothing()
+"""No JSON at all, as None is a value of it."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +94,14 @@ class Asked:
         return replace(self, address=address, method=method, headers=headers, body=body)
 
 
-def asked(url: Address | str, method: str, headers: Items, body: Body, json: Any, credentials: Login) -> Asked:
-    """Make a request of what a caller gave.
+def asked(url: Address | str, method: str | None, headers: Items, body: Body, json: Any, credentials: Login) -> Asked:
+    """Make a request of what a caller gave; without a `method` it is a GET, or a POST where there is something to send.
 
     :raises AddressError: the URL does not parse
     :raises ConfigurationError: a request that cannot be"""
     address = _address(url)
+    if method is None:
+        method = "GET" if body is None and json is NOTHING else "POST"
     method = method.upper() if method.upper() in STANDARD else method
     if method.upper() == "CONNECT":
         raise ConfigurationError("CONNECT is for proxies; give one as proxy= instead")
@@ -104,7 +115,7 @@ def asked(url: Address | str, method: str, headers: Items, body: Body, json: Any
     _check_length(items, data)
     if credentials is not None:
         if "authorization" in names:
-            raise ConfigurationError("credentials= and a header 'Authorization' say the same; give one of them")
+            raise ConfigurationError("credentials and a header 'Authorization' say the same; give one of them")
         items.append(("Authorization", authorization(credentials)))
     request = Asked(address, method, tuple(items), data)
     request.head()  # now, so that what cannot be sent is told at the call
@@ -121,7 +132,7 @@ def _address(url: Address | str) -> Address:
 
 def _body(body: Body, json: Any) -> tuple[bytes | AsyncIterable[bytes], str]:
     """Return the body as it is sent, and its type."""
-    if json is not None:
+    if json is not NOTHING:
         if body is not None:
             raise ConfigurationError("body= and json= exclude one another; give one of them")
         try:

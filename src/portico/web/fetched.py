@@ -14,6 +14,7 @@ from portico.errors import ClosedError, ConfigurationError, EndOfStream, Message
 from portico.protocols.http_headers import Headers
 from portico.protocols.http_response import ResponseHead, ResponseParser
 from portico.transports.connection import Stream
+from portico.transports.tls_errors import is_tls
 from portico.web.fetch_request import Asked
 
 __all__ = ["MAX_BODY", "Exchange", "Fetched"]
@@ -33,11 +34,12 @@ class Exchange:
 
     def __init__(self, stream: Stream, asked: Asked, timeout: float | None, deadline: float | None) -> None:
         self.asked = asked
-        self._stream, self._timeout, self._deadline = stream, timeout, deadline
+        self.stream, self._timeout, self._deadline = stream, timeout, deadline
         self._parser = ResponseParser(asked.method)
         self._found: deque[ResponseHead | bytes] = deque()
         self._pouring: asyncio.Task[None] | None = None
         self._failure: Exception | None = None  # of the body that is sent
+        self._first = b""  # what came first
 
     async def begin(self) -> ResponseHead:
         """Send the request, and return the head of the response; the body may be under way still.
@@ -73,17 +75,17 @@ class Exchange:
     async def close(self) -> None:
         """Be done with it: gently where all was said, else at once."""
         if self._parser.complete and (self._pouring is None or self._pouring.done()):
-            await self._stream.close()
+            await self.stream.close()
         else:
-            self._stream.abort()
+            self.stream.abort()
             if self._pouring is not None:
                 self._pouring.cancel()
                 await asyncio.wait([self._pouring])
-            await self._stream.close()
+            await self.stream.close()
 
     def abort(self) -> None:
         """Be done with it at once."""
-        self._stream.abort()
+        self.stream.abort()
         if self._pouring is not None:
             self._pouring.cancel()
 
@@ -95,7 +97,7 @@ class Exchange:
         while not self._found and not self._parser.complete:
             try:
                 async with asyncio.timeout_at(self._deadline):
-                    data = await self._stream.recv()
+                    data = await self.stream.recv()
             except TimeoutError as error:
                 what = "answer" if self._parser.head is None else "answer whole"
                 raise ClosedError(
@@ -108,6 +110,7 @@ class Exchange:
             self._parse_on(data, ended=not data)
 
     def _parse_on(self, data: bytes, *, ended: bool = False) -> None:
+        self._first = self._first or data[:2]
         try:
             if ended:
                 self._parser.end()
@@ -118,19 +121,25 @@ class Exchange:
                 raise self._failure from None
             raise self._cut_short("the server closed the connection") from error
         except ProtocolError as error:
+            if self.asked.address.scheme == "http" and is_tls(self._first):
+                told = f"{self.asked.address} answers with TLS; write https:// in place of http://"
+                raise ProtocolError(told) from error
             raise ProtocolError(
                 f"{self.asked.address} answered what is not HTTP/1.1: {error.reason}", error.offset
             ) from error
 
     def _cut_short(self, reason: str) -> EndOfStream:
         what = "before it had answered" if self._parser.head is None else "in the middle of its answer"
-        return EndOfStream(reason=f"{self.asked.address} was gone {what}: {reason}")
+        hint = ""
+        if self.asked.address.scheme == "http" and not self._first:
+            hint = "; check that it is a web server, and whether it wants TLS (https://)"
+        return EndOfStream(reason=f"{self.asked.address} was gone {what}: {reason}{hint}")
 
     # sending
 
     def _send(self, data: bytes) -> None:
         with contextlib.suppress(ClosedError):  # receiving tells why, and what the server said before
-            self._stream.send(data)
+            self.stream.send(data)
 
     async def _pour(self) -> None:
         """Send the body beside receiving: a server may answer before it has all, or take no more until it is read."""
@@ -139,14 +148,14 @@ class Exchange:
             if isinstance(body, bytes):
                 view = memoryview(body)
                 for start in range(0, len(view), PIECE):
-                    await self._stream.send(view[start : start + PIECE])
+                    await self.stream.send(view[start : start + PIECE])
             else:
                 await self._pour_pieces(body.__aiter__())
         except ClosedError:
             pass  # likewise
         except Exception as error:
             self._failure = error
-            self._stream.abort()  # an end would make the half look whole
+            self.stream.abort()  # an end would make the half look whole
 
     async def _pour_pieces(self, pieces: AsyncIterator[bytes]) -> None:
         length = left = self.asked.length
@@ -159,13 +168,13 @@ class Exchange:
                     left -= len(data)
                     if left < 0:
                         break
-                    await self._stream.send(data)
+                    await self.stream.send(data)
                 elif data:  # a chunk of nothing would be the last
-                    await self._stream.send(b"%x\r\n%b\r\n" % (len(data), data))
+                    await self.stream.send(b"%x\r\n%b\r\n" % (len(data), data))
             if left:
                 raise ConfigurationError(f"Content-Length is {length}, but the body has another length")
             if left is None:
-                await self._stream.send(b"0\r\n\r\n")
+                await self.stream.send(b"0\r\n\r\n")
         finally:
             if hasattr(pieces, "aclose"):
                 await pieces.aclose()
@@ -187,7 +196,20 @@ class Fetched:
         self._exchange, self._max_size = exchange, max_size
         self._size = 0 if exchange.asked.method == "HEAD" else head.content_length or 0
         self._came = 0
+        self._read: list[bytes] = []  # of a body that is being collected
+        self._back: deque[bytes] = deque()
         self._body: bytes | None = None
+
+    @property
+    def stream(self) -> Stream:
+        """The connection that it comes by, over at the latest when the body is there. To receive from it is to break
+        the answer."""
+        return self._exchange.stream
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the body is there."""
+        return self._body is not None
 
     @property
     def body(self) -> bytes:
@@ -195,7 +217,7 @@ class Fetched:
 
         :raises ConfigurationError: nobody has read it"""
         if self._body is None:
-            raise ConfigurationError(f"the answer of {self.url} is streamed; iterate over it, or await read()")
+            raise ConfigurationError(f"the answer of {self.url} is streamed; iterate over it, or use read() first")
         return self._body
 
     @property
@@ -239,6 +261,8 @@ class Fetched:
         :raises MessageTooLarge: the body is longer than `max_size`
         :raises ClosedError: the deadline is over
         :raises ProtocolError: that is not HTTP"""
+        if self._back:
+            return self._back.popleft()
         self._check_size()
         data = await self._exchange.piece()
         if not data:
@@ -265,15 +289,23 @@ class Fetched:
             return self._body
         if self._max_size is None:
             self._max_size = MAX_BODY
-        pieces: list[bytes] = []
         try:
             async for piece in self:
-                pieces.append(piece)
+                self._read.append(piece)
         except EndOfStream as error:
-            error.partial = b"".join(pieces)
+            error.partial = b"".join(self._read)
             raise
-        self._body = b"".join(pieces)
+        self._body = b"".join(self._read)
+        self._read.clear()
         return self._body
+
+    def give_back(self, piece: bytes) -> None:
+        """Let what was taken of the body come again, in front."""
+        self._back.appendleft(piece)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._exchange.abort()
 
     async def close(self) -> None:
         """Close the connection; what has not been read of the body is lost."""

@@ -20,6 +20,9 @@ _NOWAIT = getattr(os, "RWF_NOWAIT", None)
 class FileBody:
     """Parts of an open file and what stands between them, once. It closes the descriptor when it is over."""
 
+    outlasts_end = True
+    """It is sent to the end to a client that has ended its side, as an answer that is whole."""
+
     def __init__(self, fd: int, path: str, pieces: Iterable[bytes | Range]) -> None:
         """:param fd: is its own from here on."""
         self._fd, self._path = fd, path

@@ -34,10 +34,15 @@ class Health:
         """
         :param checks: functions, or functions by the name under which they are told; all run at each request.
         :param timeout: seconds (5) that they may take together; those that have not ended then have failed.
-        :raises ConfigurationError: a check that cannot be called
+        :raises ConfigurationError: a check that cannot be called, two of one name, or no such timeout
         """
-        named = checks.items() if isinstance(checks, Mapping) else ((_name(check), check) for check in checks)
-        self._checks = dict(named)
+        self._checks: dict[str, Check] = {}
+        for name, check in checks.items() if isinstance(checks, Mapping) else [(_name(each), each) for each in checks]:
+            if name in self._checks:
+                raise ConfigurationError(f"health: two checks are called {name!r}: give a mapping of names to checks")
+            self._checks[name] = check
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+            raise ConfigurationError(f"health: timeout is seconds above 0, not {timeout!r}")
         self._timeout = timeout
         self._threads = Threads(MAX_THREADS)
         for name, check in self._checks.items():

@@ -48,6 +48,12 @@ class HttpLimits:
                 raise ConfigurationError(f"Door: {field.name} must be a {kind} above 0, not {value!r}")
 
 
+def check_max_body(size: object) -> None:
+    """:raises ConfigurationError: no size of a body that a route may have, nor None"""
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
+        raise ConfigurationError(f"max_body must be a whole number of bytes, at least 0, not {size!r}")
+
+
 class Deadline:
     """One timer whose time may be moved often at little cost: later times are noticed when the timer rings."""
 
@@ -105,6 +111,15 @@ class Cut:
         if not self._asked:
             self._asked = True
             asyncio.get_running_loop().call_soon(self._cancel)
+
+    def ask_while(self, still: Callable[[], bool]) -> None:
+        """Cancel it soon, if `still()` says yes then."""
+        asyncio.get_running_loop().call_soon(self._cancel_while, still)
+
+    def _cancel_while(self, still: Callable[[], bool]) -> None:
+        if not self._asked and still():
+            self._asked = True
+            self._cancel()
 
     def _cancel(self) -> None:
         if self._task is not None:  # it waits then

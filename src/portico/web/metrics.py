@@ -68,28 +68,41 @@ Sample = tuple[str, Labels, float]
 """What follows the name of its family, labels, and the value."""
 
 
-class Metrics:
-    """Answers with the counters of the server whose door it stands in, of this door's requests, and of groups.
+class RequestCounts:
+    """The requests of a door: how many, and how long they took."""
 
-    It is for monitoring: let no stranger reach it (`host=`, a listener of its own, a proxy in front)."""
+    def __init__(self) -> None:
+        self.kinds: dict[tuple[str, int], int] = {}
+        """How many there were, by method and class of status."""
+        self.durations = [0] * (len(BUCKETS) + 1)
+        """How many there were up to each bound of `BUCKETS` and above the one before, and above all."""
+        self.seconds = 0.0
 
-    def __init__(self, groups: Iterable[Group] = ()) -> None:
-        """:param groups: whose counters are shown, too, by their names.
-        :raises ConfigurationError: groups without a name, or two of one name"""
-        self._groups = list(groups)
-        names = [group.name for group in self._groups]
-        if "" in names or len(set(names)) < len(names):
-            raise ConfigurationError('metrics: each group needs a name of its own: Group("lobby")')
-        self._requests: dict[tuple[str, int], int] = {}
-        self._durations = [0] * (len(BUCKETS) + 1)
-        self._seconds = 0.0
+    def count(self, method: str, status: int) -> None:
+        """Count what was answered with `status`, though it be no request, or the last one before an upgrade."""
+        key = (method if method in METHODS else "other", status // 100)
+        self.kinds[key] = self.kinds.get(key, 0) + 1
 
     def observe(self, method: str, status: int, seconds: float) -> None:
         """Count a request that was answered with `status` after `seconds`."""
-        key = (method if method in METHODS else "other", status // 100)
-        self._requests[key] = self._requests.get(key, 0) + 1
-        self._durations[bisect_left(BUCKETS, seconds)] += 1
-        self._seconds += seconds
+        self.count(method, status)
+        self.durations[bisect_left(BUCKETS, seconds)] += 1
+        self.seconds += seconds
+
+
+class Metrics:
+    """Answers with the counters of the server whose door it stands in, of that door's requests, and of groups.
+
+    It is for monitoring: let no stranger reach it (`host=`, a listener of its own, a proxy in front)."""
+
+    def __init__(self, groups: Iterable[Group], requests: RequestCounts) -> None:
+        """:param groups: whose counters are shown, too, by their names.
+        :param requests: those of the door, whichever of its pages asks.
+        :raises ConfigurationError: groups without a name, or two of one name"""
+        self._groups, self._requests = list(groups), requests
+        names = [group.name for group in self._groups]
+        if "" in names or len(set(names)) < len(names):
+            raise ConfigurationError('metrics: each group needs a name of its own: Group("lobby")')
 
     async def __call__(self, request: Request) -> Response:
         """Answer a GET or HEAD."""
@@ -102,9 +115,9 @@ class Metrics:
             yield from _server_lines(server, openmetrics)
         by_kind = [
             ("_total", (("method", method), ("status", f"{kind}xx")), count)
-            for (method, kind), count in sorted(self._requests.items())
+            for (method, kind), count in sorted(self._requests.kinds.items())
         ]
-        text = "Requests answered, by method and class of status."
+        text = "Requests answered, by method and class of status: 1xx are upgrades, such as WebSockets."
         yield from _family("portico_http_requests", "counter", text, by_kind, openmetrics)
         text = "Seconds from the head of a request to its answer."
         yield from _family("portico_http_request_duration_seconds", "histogram", text, self._histogram(), openmetrics)
@@ -115,11 +128,11 @@ class Metrics:
 
     def _histogram(self) -> Iterator[Sample]:
         below = 0
-        for bound, count in zip((*map(str, BUCKETS), "+Inf"), self._durations, strict=True):
+        for bound, count in zip((*map(str, BUCKETS), "+Inf"), self._requests.durations, strict=True):
             below += count
             yield "_bucket", (("le", bound),), below
         yield "_count", (), below
-        yield "_sum", (), self._seconds
+        yield "_sum", (), self._requests.seconds
 
 
 def wants_openmetrics(accept: str | None) -> bool:

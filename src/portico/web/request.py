@@ -29,13 +29,15 @@ class Incoming(Protocol):
 class Request(RequestHead):
     """A request, with its body and its connection. Its body comes piece by piece, when it is asked for."""
 
-    __slots__ = ("_body", "incoming")
+    __slots__ = ("_body", "_kept", "_shared_out", "incoming")
 
     def __init__(self, method: str, target: str, version: str = "1.1", headers: Headers = Headers()) -> None:  # noqa: B008
         super().__init__(method, target, version, headers)
         self.incoming: Incoming | None = None
         """What brings the body; None: the connection is somebody else's from here on."""
         self._body: bytes | None = None
+        self._kept: list[bytes] | None = None  # what `body` has of it so far
+        self._shared_out = False  # pieces of it went to who iterates
 
     @property
     def stream(self) -> Stream:
@@ -91,27 +93,39 @@ class Request(RequestHead):
             if self._body:
                 yield self._body
         elif self.body_size != 0:
-            while piece := await self._at_hand().next_piece():
+            while piece := self._kept.pop(0) if self._kept else await self._at_hand().next_piece():
+                self._shared_out = True
                 yield piece
 
     async def body(self, max_size: int | None = None) -> bytes:
-        """Return the whole body.
+        """Return the whole body. It may be called again, after a time-out, too: what had come by then is kept.
 
         :param max_size: bytes; default: what the door or the route allows. More is answered with 413.
         :raises BadRequest: it is larger than allowed, malformed, or comes too slowly
         :raises EndOfStream: the client went away before its end
-        :raises ClosedError: the connection was lost"""
+        :raises ClosedError: the connection was lost, or the body was taken in pieces before"""
         if self._body is None:
-            if max_size is not None and self.body_size is not None and self.body_size > max_size:
-                raise too_large(max_size)
-            pieces, size = [], 0
-            async for piece in self._pieces():
-                size += len(piece)
-                if max_size is not None and size > max_size:
-                    raise too_large(max_size)
-                pieces.append(piece)
-            self._body = b"".join(pieces)
+            self._body = await self._whole(max_size)
+        if max_size is not None and len(self._body) > max_size:
+            raise too_large(max_size)
         return self._body
+
+    async def _whole(self, max_size: int | None) -> bytes:
+        if self._shared_out:
+            raise ClosedError("the body was taken in pieces, and they are not kept: body() comes first", clean=True)
+        if self.body_size == 0:
+            return b""
+        kept = self._kept = self._kept or []
+        size = self.body_size or sum(map(len, kept))
+        while max_size is None or size <= max_size:
+            piece = await self._at_hand().next_piece()
+            if not piece:
+                self._kept = None
+                return b"".join(kept)
+            kept.append(piece)
+            if self.body_size is None:
+                size += len(piece)
+        raise too_large(max_size)
 
     async def text(self) -> str:
         """Return the body as text in UTF-8.
@@ -129,14 +143,26 @@ class Request(RequestHead):
 class BlockingRequest(RequestHead):
     """The request that a route gets which is a plain function: its body is there already."""
 
-    __slots__ = ("_body", "local_address", "remote_address", "secure")
+    __slots__ = ("_body", "_draining", "_gone", "local_address", "remote_address", "secure")
 
     def __init__(self, request: Request, body: bytes) -> None:
-        super().__init__(request.method, request.target, request.version, request.headers)
-        self.params = request.params
+        for name in RequestHead.__slots__:
+            setattr(self, name, getattr(request, name))
         self.remote_address, self.local_address = request.remote_address, request.local_address
         self.secure = request.secure
+        self._draining, self._gone = request.draining, request.gone
         self._body = body
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server wants its handlers to come to an end now."""
+        return bool(self._draining)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has gone by now: it was lost, or has ended its side. Nobody stops the function then; one
+        that takes long should look at this."""
+        return bool(self._gone)
 
     def body(self) -> bytes:
         """Return the whole body."""

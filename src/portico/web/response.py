@@ -20,7 +20,7 @@ class Response:
     """A status, header fields and a body.
 
     `headers` is a list of pairs that may be added to. Content-Length, Transfer-Encoding, Connection and Date are
-    written for you."""
+    written for you, and Server is the door's."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -89,7 +89,11 @@ class Response:
             text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigurationError(f"the answer of a route is no JSON: {error}") from error
-        return cls(text.encode("utf-8", "surrogatepass"), status=status, headers=headers, content_type=JSON)
+        try:
+            body = text.encode()
+        except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 cannot say (RFC 8259, 8.1) and an escape can
+            body = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+        return cls(body, status=status, headers=headers, content_type=JSON)
 
     @classmethod
     def of(cls, result: object) -> "Response":

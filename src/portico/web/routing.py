@@ -49,6 +49,16 @@ class Entry:
         """Equal for patterns that fit the same paths."""
         return (*(each if isinstance(each, str) else None for each in self.pattern), self.rest is not None)
 
+    @property
+    def is_named(self) -> bool:
+        """Whether it names a place, in part at least, and is not for whatever comes."""
+        return any(isinstance(each, str) for each in self.pattern)
+
+    def is_as_near(self, other: "Entry", params: dict[str, str]) -> bool:
+        """Whether this says as much as `other` of a path where it found `params`: it has the same shape, or the path is
+        that of its folder."""
+        return self.shape == other.shape or (self.rest is not None and not params[self.rest])
+
     def check_free(self, kind: Literal["upgrade", "whatever"], what: str) -> None:
         """:raises ConfigurationError: something at the same paths is of that kind already"""
         if any(getattr(twin, kind) is not None for twin in self.twins):
@@ -244,6 +254,7 @@ class Router:
         upgrading = upgrading and "websocket" in request.headers.tokens("upgrade")
         allowed: set[str] = set()
         found = upgradable = False
+        speaks: Entry | None = None
         for table in self._tables(request.host):
             for entry, params in table.candidates(request.raw_path):
                 if upgrading and entry.upgrade is not None:
@@ -251,10 +262,14 @@ class Router:
                     return entry.upgrade
                 route = entry.methods.get(method) or entry.whatever
                 if route is not None:
+                    if speaks is not None and route is not entry.whatever and not entry.is_as_near(speaks, params):
+                        return _instead(method, allowed, upgradable)
                     request.params = params
                     return route
                 found = True
                 upgradable |= entry.upgrade is not None
+                if speaks is None and entry.is_named and entry.upgrade is not None and method in ("GET", "HEAD"):
+                    speaks = entry
                 allowed.update(entry.methods)
         if not found:
             return Response.error(404)

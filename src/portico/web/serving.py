@@ -20,7 +20,7 @@ from portico.web.routing import Route, Router
 
 if TYPE_CHECKING:
     from portico.web.cors import CORS
-    from portico.web.metrics import Metrics
+    from portico.web.metrics import RequestCounts
 
 logger = logging.getLogger("portico.web")
 
@@ -44,6 +44,7 @@ class Conversation:
 
     __slots__ = (
         "_asked",
+        "_asking",
         "_body_over",
         "_broken",
         "_cors",
@@ -53,20 +54,20 @@ class Conversation:
         "_events",
         "_gone",
         "_heads",
-        "_limits",
         "_max_body",
-        "_metrics",
         "_open",
         "_parser",
         "_patience",
         "_phase",
         "_received",
         "_request",
+        "_requests",
         "_router",
         "_served",
         "_stage",
         "_wants_continue",
         "_watched",
+        "limits",
         "stream",
     )
 
@@ -77,10 +78,10 @@ class Conversation:
         limits: HttpLimits,
         heads: Heads,
         cors: "CORS | None" = None,
-        metrics: "Metrics | None" = None,
+        requests: "RequestCounts | None" = None,
     ) -> None:
         self.stream = stream
-        self._router, self._limits, self._heads, self._cors, self._metrics = router, limits, heads, cors, metrics
+        self._router, self.limits, self._heads, self._cors, self._requests = router, limits, heads, cors, requests
         self._asked = 0.0
         self._parser = RequestParser(max_head=limits.max_head, max_headers=limits.max_headers, head=Request)
         self._events: deque[Request | bytes | End] = deque()
@@ -92,6 +93,7 @@ class Conversation:
         self._draining = False
         self._gone: Signal | None = None
         self._cut: Cut | None = None
+        self._asking = False  # the answer at hand for its next piece
         self._watched = False
         self._broken = False  # the client's body did not come whole: it is to blame for what the route raises
         self._stage = _UNANSWERED
@@ -99,7 +101,7 @@ class Conversation:
     async def run(self) -> Coroutine[Any, Any, object] | None:
         """Answer requests until the connection is to close; or return what serves it after an upgrade."""
         draining, on_drain = self.stream.draining, self._drain
-        self._deadline.set(self._deadline.now() + self._limits.head_timeout)
+        self._deadline.set(self._deadline.now() + self.limits.head_timeout)
         draining.call(on_drain)
         try:
             while self._open:
@@ -138,8 +140,15 @@ class Conversation:
         reading, _, closing, lost = self.stream.flags
         if self._gone is not None and not self._gone and (not reading or closing or lost):
             self._gone.set()
-        if self._cut is not None and (closing or lost):
+        if self._cut is None:
+            return
+        if closing or lost:
             self._cut.ask()
+        elif not reading and self._asking and (self._body_over or not self.stream.queued[0]):
+            self._cut.ask_while(self._is_asking)
+
+    def _is_asking(self) -> bool:
+        return self._asking
 
     def _end_request(self) -> None:
         """Nothing more is to be done for the request at hand."""
@@ -160,7 +169,7 @@ class Conversation:
             self._phase = _HEAD if parser.in_head else _IDLE
             if self._draining and not parser.in_head:
                 return None
-            limit = self._limits.head_timeout if parser.in_head else self._limits.keep_alive
+            limit = self.limits.head_timeout if parser.in_head else self.limits.keep_alive
             deadline.set(deadline.now() + limit)
         while not events:
             if parser.failure is not None:
@@ -178,10 +187,10 @@ class Conversation:
             events.extend(parser.feed(data))
             if not events and self._phase != _HEAD and parser.in_head:
                 if self._phase == _IDLE:
-                    deadline.set(deadline.now() + self._limits.head_timeout)
+                    deadline.set(deadline.now() + self.limits.head_timeout)
                 self._phase = _HEAD
         self._phase, deadline.due = _BUSY, inf
-        if self._metrics is not None:
+        if self._requests is not None:
             self._asked = time.monotonic()
         request = events.popleft()
         assert isinstance(request, Request)
@@ -206,6 +215,8 @@ class Conversation:
             elif upgrades:
                 result = await self._upgrade(request, route)
                 if not isinstance(result, Response):
+                    if self._requests is not None:
+                        self._requests.count(request.method, 101)
                     return result
                 response = result
             else:
@@ -254,9 +265,11 @@ class Conversation:
         self._body_over = bool(events) and events[0] is END
         if self._body_over:
             events.popleft()
-        self._max_body = (route.max_body or self._limits.max_body) if isinstance(route, Route) else DISCARD
+        self._max_body = DISCARD
+        if isinstance(route, Route):
+            self._max_body = self.limits.max_body if route.max_body is None else route.max_body
         self._received = 0
-        self._patience = self._limits.body_timeout
+        self._patience = self.limits.body_timeout
         self._wants_continue = request.expects_continue
         self._stage = _UNANSWERED
 
@@ -266,13 +279,15 @@ class Conversation:
             if not self._events:
                 await self._more()
                 continue
-            event = self._events.popleft()
+            event = self._events[0]
+            if isinstance(event, bytes) and self._received + len(event) > self._max_body:
+                raise too_large(self._max_body)  # as often as somebody asks
+            self._events.popleft()
             if not isinstance(event, bytes):
                 self._body_over = True
+                self._look()
                 break
             self._received += len(event)
-            if self._received > self._max_body:
-                raise too_large(self._max_body)
             return event
         return b""
 
@@ -283,7 +298,7 @@ class Conversation:
         if self._wants_continue and self._stage == _UNANSWERED:
             self._wants_continue = False
             await self.stream.send(CONTINUE)
-        request, deadline, limits = self._request, self._deadline, self._limits
+        request, deadline, limits = self._request, self._deadline, self.limits
         assert request is not None
         most = READ_CHUNKED if request.body_size is None else max(request.body_size - self._received, READ)
         begun = deadline.now()
@@ -330,21 +345,19 @@ class Conversation:
         keep_alive = (
             request.keep_alive
             and not self._draining
-            and self._served != self._limits.max_requests
+            and self._served != self.limits.max_requests
             and (self._body_over or self._can_discard(request, response))
         )
-        if self._cors is not None:
-            response = response.with_headers(self._cors.headers_for(request, response))
         try:
-            head = self._heads.get(response, request, keep_alive)
+            head = self._head_of(response, request, keep_alive)
         except Exception as error:  # fields that cannot be sent, or are no pairs of str
             self._report(error)
             await drop(response.body)
             response = Response.error(500)
-            head = self._heads.get(response, request, keep_alive)
+            head = self._head_of(response, request, keep_alive)
         self._open, self._stage = head.keep_alive, _ANSWERING
-        if self._metrics is not None:
-            self._metrics.observe(request.method, response.status, time.monotonic() - self._asked)
+        if self._requests is not None:
+            self._requests.observe(request.method, response.status, time.monotonic() - self._asked)
         try:
             if isinstance(response.body, bytes):
                 await send(self.stream, head, response.body)
@@ -369,18 +382,24 @@ class Conversation:
             self.stream.abort()  # so that half an answer does not look whole
         self._stage = _ANSWERED
 
-    async def _stream(self, head: Head, body: AsyncIterable[bytes]) -> None:
-        """Send an answer in pieces. What they wait for is cut off when the connection is over, for nobody would notice.
+    def _head_of(self, response: Response, request: Request, keep_alive: bool) -> Head:
+        if self._cors is not None:
+            response = response.with_headers(self._cors.headers_for(request, response))
+        return self._heads.get(response, request, keep_alive)
 
-        :raises ClosedError: the connection was lost"""
+    async def _stream(self, head: Head, body: AsyncIterable[bytes]) -> None:
+        """Send an answer in pieces. What they wait for is cut off when the connection is over, for nobody would notice,
+        and, but for files and the like, when the client has ended its side: that is how browsers leave.
+
+        :raises ClosedError: the connection was lost, or the client has left"""
         self._cut = cut = Cut()
         try:
             try:
                 self._watch()
-                await send_pieces(self.stream, head, body)
+                await send_pieces(self.stream, head, body if hasattr(body, "outlasts_end") else _Pieces(self, body))
             except asyncio.CancelledError:
                 if cut.take_back():
-                    raise self.stream.closed_error() from None
+                    raise self._left() from None
                 raise
             finally:
                 self._cut = None
@@ -388,9 +407,18 @@ class Conversation:
         finally:
             await drop(body)
 
+    def _left(self) -> ClosedError:
+        """Return what to raise where the client has left in the middle of an answer."""
+        if self._is_lost():
+            return self.stream.closed_error()
+        self.stream.abort()  # so that half an answer does not look whole
+        return ClosedError("the client left before it had the whole answer")
+
     def _tell(self, response: Response) -> None:
         """Send an answer to what is no request."""
         assert isinstance(response.body, bytes)
+        if self._requests is not None:
+            self._requests.count("", response.status)
         with contextlib.suppress(ClosedError):
             self.stream.send(self._heads.get(response, None, False).data + response.body)
 
@@ -421,7 +449,7 @@ class Conversation:
         """The client is too slow."""
         stream = self.stream
         if self._phase == _IDLE and stream.queued[0]:  # a request came in this moment
-            self._deadline.set(self._deadline.now() + self._limits.head_timeout)
+            self._deadline.set(self._deadline.now() + self.limits.head_timeout)
             return
         if self._phase in (_HEAD, _BODY):
             self._broken = True
@@ -439,3 +467,25 @@ class Conversation:
             self.stream.close()
         elif self._phase in (_FRESH, _IDLE):
             self._deadline.set(min(self._deadline.due, self._deadline.now() + FRESH))
+
+
+class _Pieces:
+    """The pieces of an answer. While one is waited for, nothing is on its way to the client that it may want still."""
+
+    __slots__ = ("_conversation", "_next", "_pieces")
+
+    def __init__(self, conversation: Conversation, pieces: AsyncIterable[bytes]) -> None:
+        self._conversation, self._pieces = conversation, pieces
+
+    def __aiter__(self) -> "_Pieces":
+        self._next = aiter(self._pieces)
+        return self
+
+    async def __anext__(self) -> bytes:
+        conversation = self._conversation
+        conversation._asking = True
+        try:
+            conversation._look()
+            return await anext(self._next)
+        finally:
+            conversation._asking = False

@@ -5,7 +5,7 @@ import contextvars
 import math
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 from portico._core import hub_of, memory_wires
 from portico._core.frames import Frames
@@ -17,7 +17,7 @@ from portico.server.listener_base import ListenerBase
 from portico.server.session import Session
 from portico.server.spec import ListenerSpec
 from portico.transports.connection import Signal, Stream
-from portico.websocket.admission import is_welcome, refusing_status, settled
+from portico.websocket.admission import Denial, attached, is_welcome, refused, settled
 from portico.websocket.asgi_bridge import Bridge, Message, Receive, Send
 from portico.websocket.asgi_request import ScopeRequest
 from portico.websocket.channel import WebSocket
@@ -59,15 +59,6 @@ def asgi(
     if websocket is not None and settings:
         raise ConfigurationError("asgi: give websocket=WebSocketSettings(…), or single settings, not both")
     return AsgiMount(handler, websocket or WebSocketSettings(**settings), limits or Limits())
-
-
-@runtime_checkable
-class Denial(Protocol):
-    """What `authorize` may refuse with: a `portico.Response`."""
-
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes | AsyncIterable[bytes]
 
 
 class AsgiMount:
@@ -141,13 +132,11 @@ class AsgiMount:
         if not await is_welcome(request, self.settings):
             return await deny(request, send, 403, b"pages of this origin may not come here")
         authorize = self.settings.authorize
-        data = None if authorize is None else await settled(authorize(request))
-        if isinstance(data, Denial):
-            return await deny(request, send, data.status, data.body, data.headers)
-        status = refusing_status(data)
-        if status is not None:
-            return await deny(request, send, status)
-        return None if data is True else data
+        data = True if authorize is None else await settled(authorize(request))
+        denial = data if isinstance(data, Denial) else refused(data, request, self.settings)
+        if denial is not None:
+            return await deny(request, send, denial.status, denial.body, denial.headers)
+        return attached(data)
 
     def _sessions_here(self) -> "Sessions":
         loop = asyncio.get_running_loop()

@@ -1,8 +1,9 @@
 """`WebSocket`: a Channel whose messages are str and bytes, kept alive, and closed with a word of why."""
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Buffer
@@ -102,11 +103,12 @@ class WebSocket(WebSocketBase, Channel[str | bytes]):
 
     def fragments(self) -> "Fragments":
         """Iterate over the next message in pieces, as they come: all str, or all bytes. It may be larger than
-        `max_size` and than memory, unless it is compressed. What is not taken of it is dropped when the next message is
-        asked for.
+        `max_size` and than memory; what was compressed is inflated as it is taken, at most 64 KiB at a time. What is
+        not taken of it is dropped when the next message is asked for.
 
         From the first call on, messages that do not come at once are kept in pieces; `recv` puts them together.
-        Errors are those of `recv`."""
+        Errors are those of `recv`. Where compression keeps its context (`context_takeover`), what is dropped has to be
+        inflated, too, and `max_size` bounds it: more closes the connection (1009)."""
         return Fragments(self)
 
     async def send_fragments(self, pieces: Iterable[str | Buffer] | AsyncIterable[str | Buffer]) -> None:
@@ -118,10 +120,7 @@ class WebSocket(WebSocketBase, Channel[str | bytes]):
         :raises TypeError: str and bytes in one message
         :raises BusyError: another task is sending a message in fragments
         :raises ClosedError: the connection is closed or lost"""
-        if self._sends_fragments:
-            raise BusyError("another task is sending a message in fragments")
-        self._sends_fragments = True
-        try:
+        with self.one_message():
             if isinstance(pieces, AsyncIterable):
                 async for piece in pieces:
                     await self.send_piece(piece, False)
@@ -129,6 +128,17 @@ class WebSocket(WebSocketBase, Channel[str | bytes]):
                 for piece in pieces:
                     await self.send_piece(piece, False)
             await self.send_piece(b"", True)
+
+    @contextlib.contextmanager
+    def one_message(self) -> Iterator[None]:
+        """A message is sent with `send_piece` within; an exception there closes the connection (1011).
+
+        :raises BusyError: another task, or thread, is sending one"""
+        if self._sends_fragments:
+            raise BusyError("another task is sending a message in fragments")
+        self._sends_fragments = True
+        try:
+            yield
         except BaseException as error:
             if not isinstance(error, ClosedError):
                 self.close(NOT_KEPT, "a message could not be ended")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from portico.address import SCHEMES, Address
 from portico.client.connect import Connector, Story
-from portico.errors import ConfigurationError, EndOfStream, ProtocolError, StatusError
+from portico.errors import ConfigurationError, EndOfStream, ProtocolError, StatusError, TLSError
 from portico.protocols.http_asking import PRIVATE, REDIRECTS, authority, authorization, has_same_origin, redirected
 from portico.protocols.http_headers import Headers
 from portico.protocols.http_request import RequestHead
@@ -16,6 +16,7 @@ from portico.protocols.http_response import ResponseHead, ResponseParser, reques
 from portico.protocols.websocket import KEY_SIZE, Offer
 from portico.transports.connection import Stream
 from portico.transports.tls import TLS
+from portico.transports.tls_errors import is_tls, without_tls
 from portico.websocket.settings import WebSocketSettings
 
 if TYPE_CHECKING:
@@ -95,7 +96,11 @@ class Opening:
 
     async def _try(self, connector: Connector, story: Story) -> "WebSocket | Opening":
         """Return the WebSocket, or what to open in its place."""
-        stream = await replace(connector, upper=None).carry(story)
+        try:
+            stream = await replace(connector, upper=None).carry(story)
+        except TLSError as error:
+            without_tls(error, "ws")
+            raise
         try:
             with story.trying(self.address, "handshake"):
                 found = await self._shake(stream, story.deadline)
@@ -112,13 +117,20 @@ class Opening:
         await stream.send(head)
         parser = ResponseParser()
         body = bytearray()
+        first = b""
         try:
             while parser.head is None:
-                self._feed(parser, await stream.recv(), body)
+                data = await stream.recv()
+                first = first or data
+                self._feed(parser, data, body)
         except ProtocolError as error:
+            if self.address.scheme == "ws" and is_tls(first):
+                raise ProtocolError(f"{self.address} answers with TLS; write wss:// in place of ws://") from error
             raise ProtocolError(f"{self.address} does not answer as a web server does: {error}") from error
         except EndOfStream as error:
             told = f"{self.address} hung up before it had answered; check that it is a web server"
+            if self.address.scheme == "ws" and not first:
+                told += ", and whether it wants TLS (wss://)"
             raise EndOfStream(reason=told) from error
         if parser.head.status == 101:
             stream.unread(parser.rest)

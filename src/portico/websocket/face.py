@@ -104,14 +104,27 @@ class BlockingWebSocket(BlockingChannel[str | bytes]):
     def send_fragments(self, pieces: Iterable[str | Buffer], *, timeout: float | None = None) -> None:
         """Send one message in as many frames as there are `pieces`; `timeout` is for each of them.
 
-        An exception of `pieces`, or being interrupted, closes the connection (1011), as the message cannot be ended."""
+        An exception of `pieces`, or being interrupted, closes the connection (1011), as the message cannot be ended.
+        Errors are those of `WebSocket.send_fragments`; another thread may be who sends one."""
+        message = self.connection.one_message()
+        failed: BaseException | None = None
+
+        async def begin() -> None:
+            message.__enter__()
+
+        async def end() -> None:
+            message.__exit__(type(failed), failed, None) if failed else message.__exit__(None, None, None)
+
+        self._call(begin, doing="sending to")
         try:
             for piece in pieces:
                 self._send_piece(piece, False, timeout)
             self._send_piece(b"", True, timeout)
-        except BaseException:
-            self.close(1011, "a message could not be ended", wait=False)  # of one that is closed it changes nothing
+        except BaseException as error:
+            failed = error
             raise
+        finally:
+            self._call(end, doing="sending to")
 
     def _send_piece(self, piece: str | Buffer, last: bool, timeout: float | None) -> None:
         async def send() -> None:

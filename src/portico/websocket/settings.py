@@ -54,8 +54,9 @@ class WebSocketSettings:
     :param origins: who may come, beside those that a browser shows a page of this server and whatever is no browser
         (and sends no Origin): "*" for everybody, a list such as `["https://example.org", "https://*.example.org"]`, or
         a function `(origin, request)` that tells, which may be async. Others get the status 403.
-    :param authorize: a function `(request)`, which may be async, asked before the handshake is answered. None or True:
-        come in. False: 403. A `Response` or a status: that. Anything else comes in, and is `channel.data`.
+    :param authorize: a function `(request)`, which may be async, asked before the handshake is answered. True: come
+        in. A status (300 to 599), a pair of a status and a body, as routes answer, or a `Response`: that. False, None
+        and whatever is empty: 403. Anything else comes in, and is `channel.data`.
 
     For clients:
 
@@ -84,6 +85,8 @@ class WebSocketSettings:
     max_redirects: int = 5
     listed_origins: Origins = field(init=False, repr=False, compare=False)
     """Those of `origins` that are listed."""
+    none_was_told: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether somebody was told that `authorize` returned None."""
 
     def __post_init__(self) -> None:
         self._keep("headers", tuple(http_headers.pairs(self.headers)))
@@ -141,9 +144,19 @@ class WebSocketSettings:
             raise ConfigurationError(f"origin={self.origin!r} is no origin; write it as https://example.org")
         if self.credentials is not None:
             authorization(self.credentials)
+        given = {name.lower() for name, _ in self.fields}
+        for setting, header in (("credentials", "Authorization"), ("cookies", "Cookie"), ("origin", "Origin")):
+            if getattr(self, setting) and header.lower() in given:
+                raise ConfigurationError(f"{setting}= and a header {header!r} say the same; give one of them")
         for name, value in self.cookies.items():
             if not is_token(name) or not COOKIE_VALUE.fullmatch(value):
                 raise ConfigurationError(f"the cookie {name!r} has a name or value that no cookie can (RFC 6265)")
+
+    def is_first_none(self) -> bool:
+        """Say whether nobody was told yet that `authorize` returned None; this tells."""
+        first = not self.none_was_told
+        self._keep("none_was_told", True)
+        return first
 
     @property
     def fields(self) -> list[tuple[str, str]]:
