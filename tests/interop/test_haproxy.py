@@ -166,7 +166,7 @@ async def test_health_checks_are_answered(secure: bool, tmp_path: Path, certific
             table = b"".join([data async for data in admin]).decode()
             await admin.close()
             (row,) = [line for line in table.splitlines() if line.startswith("relay,portico,")]
-            assert ",UP," in row and ",L7OK," in row
+            assert ",UP," in row and "L7OK," in row  # behind a star while the next check is on its way
         assert all(each.remote_address.host == "127.0.0.1" for each in checks)
         assert server.stats.proxy_headers_failed == server.stats.handler_errors == server.stats.rejected_address == 0
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -10,7 +11,24 @@ import pytest
 import portico
 from portico._core import Settings
 
-from .frames_kit import BINARY, CONTINUATION, RSV1, TEXT, Fed, agreed, close_code, cut, fed, frame, squeezed
+from .frames_kit import (
+    BINARY,
+    CONTINUATION,
+    FIN,
+    KEY,
+    RSV1,
+    TEXT,
+    Fed,
+    agreed,
+    close_code,
+    closing,
+    cut,
+    fed,
+    frame,
+    head,
+    masking,
+    squeezed,
+)
 
 INFLATED_SIZE = 64 * 1024
 TAKEOVER = pytest.mark.parametrize("takeover", [False, True], ids=["alone", "takeover"])
@@ -285,3 +303,132 @@ async def test_only_documented_errors_come_out_of_noise(seed: int) -> None:
         except portico.PorticoError:
             break
     ends.socket.abort()
+
+
+# Ends, and those who give up.
+
+
+@TAKEOVER
+@fed
+async def test_what_came_before_the_connection_ended_is_still_inflated(takeover: bool) -> None:
+    one = compressor()
+    ends = Fed(deflate=agreed(client_takeover=takeover))
+    pieces = ends.socket.fragments()
+    text = words(30_000)
+    ends.feed(frame(TEXT, squeezed(text.encode(), one), bits=RSV1))
+    ends.feed(frame(TEXT, squeezed(words(99).encode(), one if takeover else None), bits=RSV1))
+    got = await anext(pieces)
+    ends.feed(closing(1000))
+    ends.end()
+    ends.lose()
+    await asyncio.sleep(0)
+    async for piece in pieces:
+        got += piece  # type: ignore[operator]
+    assert got == text
+    assert await ends.socket.recv() == words(99)
+
+
+@TAKEOVER
+@pytest.mark.parametrize("how", ["recv waits", "recv after", "dropped"])
+@fed
+async def test_after_our_close_nothing_is_kept(takeover: bool, how: str) -> None:
+    ends = Fed(deflate=agreed(client_takeover=takeover), max_size=100_000)
+    ends.socket.fragments()
+    noise = squeezed(random.Random(1).randbytes(200_000))
+    waiting = asyncio.create_task(ends.socket.recv()) if how == "recv waits" else None
+    await asyncio.sleep(0)
+    ends.feed(head(FIN | RSV1 | BINARY, 1 << 40) + masking(noise[:40_000], KEY))
+    ends.socket.close()
+    if how == "recv after":
+        waiting = asyncio.create_task(ends.socket.recv())
+    if how == "dropped":
+        ends.socket.drop_received()
+    await asyncio.sleep(0)
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            ends.feed(bytes(200_000))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    ends.lose()
+    if waiting is not None:
+        with pytest.raises((portico.ClosedError, portico.MessageTooLarge)):
+            await waiting
+
+
+@pytest.mark.parametrize("then", ["pieces", "recv"])
+@fed
+async def test_who_gave_up_before_anything_came_of_it_has_lost_nothing(then: str) -> None:
+    for kind, data in ((BINARY, random.Random(3).randbytes(600)), (TEXT, words(200).encode())):
+        payload = squeezed(data)
+        for place in range(1, 60):
+            ends = Fed(deflate=agreed())
+            waiting = asyncio.ensure_future(anext(ends.socket.fragments()))
+            await asyncio.sleep(0)
+            ends.feed(frame(kind, payload[:place], bits=RSV1, fin=False))
+            await asyncio.sleep(0)
+            if waiting.done():
+                break
+            waiting.cancel()
+            await asyncio.sleep(0)
+            ends.feed(frame(CONTINUATION, payload[place:]) + frame(TEXT, b"behind"))
+            got = b"".join(await pieces_of(ends)) if then == "pieces" and kind == BINARY else None
+            if got is None:
+                got = "".join(await pieces_of(ends)) if then == "pieces" else await ends.socket.recv()
+            assert (got.encode() if isinstance(got, str) else got) == data
+            assert await ends.socket.recv() == "behind"
+
+
+@fed
+async def test_pieces_of_which_nothing_comes_are_no_sign_of_life() -> None:
+    ends = Fed(Settings(message_timeout=0.2), deflate=agreed())
+    waiting = asyncio.ensure_future(anext(ends.socket.fragments()))
+    await asyncio.sleep(0)
+    ends.frame(BINARY, b"\0\0\0\xff\xff", bits=RSV1, fin=False)
+    while not waiting.done():
+        ends.frame(CONTINUATION, b"\0\0\0\xff\xff", fin=False)
+        await asyncio.sleep(0.01)
+    with pytest.raises(portico.ClosedError, match="message_timeout"):
+        await waiting
+
+
+@fed
+async def test_what_is_broken_after_our_close_leaves_the_good_bye_to_the_peer() -> None:
+    ends = Fed(deflate=agreed())
+    ends.socket.fragments()
+    ends.frame(BINARY, b"\xff" * 50, bits=RSV1)
+    ends.socket.close(4000)
+    with pytest.raises(portico.ProtocolError):
+        await ends.socket.recv()
+    ends.feed(closing(4001))
+    await asyncio.sleep(0)
+    assert ends.socket.close_code == 4001
+
+
+@fed
+async def test_a_message_that_came_in_one_go_before_is_inflated_bit_by_bit() -> None:
+    ends = Fed(Settings(read_limit=1 << 24), deflate=agreed(), max_size=1 << 24)
+    data = random.Random(1).randbytes(3_000_000)
+    ends.feed(frame(BINARY, squeezed(data), bits=RSV1)[:2_000_000])
+    pieces = ends.socket.fragments()
+    got, waits = await anext(pieces), ends.socket.queued[0]
+    while ends.socket.queued[0]:
+        got += await anext(pieces)  # type: ignore[operator]
+        assert waits - ends.socket.queued[0] < 300_000
+        waits = ends.socket.queued[0]
+    ends.feed(frame(BINARY, squeezed(data), bits=RSV1)[2_000_000:])
+    async for piece in pieces:
+        got += piece  # type: ignore[operator]
+    assert got == data
+
+
+@fed
+async def test_half_a_message_is_not_left_behind_when_the_connection_is_handed_on() -> None:
+    for pieces in (False, True):
+        ends = Fed(deflate=agreed())
+        if pieces:
+            ends.socket.fragments()
+        ends.feed(frame(BINARY, bytes(500))[:200])
+        with pytest.raises(portico.BusyError):
+            ends.socket.take_received()

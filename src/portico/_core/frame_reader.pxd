@@ -24,6 +24,7 @@ cdef class FrameReader(ChannelBase):
     cdef bint in_pieces                 # what does not come at once is handed out piece by piece
     cdef bint cut                       # a part of the message was queued before
 
+    cdef int take_in(self, const char* data, Py_ssize_t size) except -1
     cdef int control(self, int opcode, const char* data, Py_ssize_t size) except -1
     cdef int break_off(self, int code, object error) except -1
     cdef Py_ssize_t missing_front(self) noexcept

@@ -15,7 +15,7 @@ from .frames cimport (BINARY, CONTINUATION, CONTROL_SIZE, FIN, NOT_UTF8, POLICY,
                       portico_frame_head, portico_mask, portico_rotated, portico_utf8_goes_on)
 from .spares cimport SMALLEST, spares_of
 
-from portico.errors import MessageTooLarge, ProtocolError
+from portico.errors import BusyError, LimitError, MessageTooLarge, ProtocolError
 
 
 cdef extern from "bytes.h":
@@ -60,9 +60,22 @@ cdef class FrameReader(ChannelBase):
         """End the queue of messages; the frames after it are still told apart, for one of them says good-bye."""
         return Connection.stop_reading(self, state)
 
+    def take_received(self):
+        """Say that there is nothing but messages, which have to be taken before."""
+        if self.opcode or self.frame_left:
+            raise BusyError("a message has come in part: receive it first")
+        return ChannelBase.take_received(self)
+
     # receiving
 
     cdef int bytes_arrived(self, const char* data, Py_ssize_t size) except -1:
+        try:
+            return self.take_in(data, size)
+        except MemoryError:     # what came is in part lost: nothing that follows could be told
+            self.break_off(TOO_BIG, LimitError("there is no memory for what a peer sends"))
+            return self.announce(self.reader is not None)
+
+    cdef int take_in(self, const char* data, Py_ssize_t size) except -1:
         cdef bint reader_waits = self.reader is not None and self.messages.count == 0
         cdef Py_ssize_t used, wanted
         if self.close_received or self.failing or self.lost or (self.read_state != OPEN and not self.closing):
@@ -235,14 +248,18 @@ cdef class FrameReader(ChannelBase):
     cdef int grow_body(self, Py_ssize_t more) except -1:
         """Make room for `more` bytes, and at once for all that the frame announces, unless most of that has yet to come."""
         cdef Py_ssize_t needed = self.body_size + more + PyBytes_GET_SIZE(INFLATE_TAIL), most = COMMIT * needed
+        cdef Py_ssize_t announced = 0 if self.in_pieces else self.frame_left
         if needed <= self.body_capacity:
             return 0
-        needed = min(max(needed + min(self.frame_left, most), 2 * self.body_capacity), most)
+        needed = min(max(needed + min(announced, most), 2 * self.body_capacity), most)
         if self.body is NULL:
             self.body = spares_of(self.hub).take(needed, &self.body_capacity)
             return 0
-        self.body_capacity = 0
-        _PyBytes_Resize(&self.body, needed)
+        try:
+            _PyBytes_Resize(&self.body, needed)
+        except MemoryError:
+            self.drop_body()
+            raise
         self.body_capacity = needed
         return 0
 

@@ -8,6 +8,9 @@ cdef class Piece:
     cdef object data                    # str or bytes; maybe empty
     cdef bint last
     cdef bint squeezed, text            # data is to be inflated, to text
+    cdef double begun                   # when the message, or the piece before it, had come
+
+    cdef Piece front(self, bytes data)
 
 
 cdef class PieceReader(FrameReader):

@@ -16,6 +16,7 @@ from portico.errors import MessageTooLarge, ProtocolError
 
 cdef enum:
     INFLATED_SIZE = 64 * 1024       # bytes of a piece that was deflated, however much it would become
+    SQUEEZED_SIZE = 256 * 1024      # bytes that are inflated bit by bit: zlib copies those that it has yet to take each time
 
 
 cdef object as_text(bytes data):
@@ -27,6 +28,13 @@ cdef object as_text(bytes data):
 
 cdef class Piece:
     """A part of a message, in the queue."""
+
+    cdef Piece front(self, bytes data):
+        """Return one for the first of `data`, before this one."""
+        cdef Piece piece = Piece.__new__(Piece)
+        piece.text, piece.squeezed, piece.begun = self.text, self.squeezed, self.begun
+        piece.data = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), SQUEEZED_SIZE)
+        return piece
 
 
 cdef class PieceReader(FrameReader):
@@ -68,8 +76,15 @@ cdef class PieceReader(FrameReader):
             data = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(data), size, NULL)
         if not last and not size:
             return 0
-        piece.data = PyMemoryView_FromObject(data) if self.frames.memoryviews and not piece.text and not piece.squeezed \
-            else data
+        piece.begun = self.message_begun
+        if piece.squeezed:
+            while size > SQUEEZED_SIZE and not self.skipping:
+                self.push(piece.front(data), SQUEEZED_SIZE)
+                data = data[SQUEEZED_SIZE:]
+                size -= SQUEEZED_SIZE
+        elif self.frames.memoryviews and not piece.text:
+            data = PyMemoryView_FromObject(data)
+        piece.data = data
         self.cut = not last
         self.message_begun = 0 if last else self.active     # the next piece has its own time
         if last:
@@ -150,13 +165,16 @@ cdef class PieceReader(FrameReader):
             self.spoilt(NOT_UTF8, error)
             raise
         last = over and piece.last
-        self.taking_pieces = not last
         if over:
             slot = ring_pop(&self.messages)
             Py_DECREF(piece)
             self.took(slot.size)
         if not data and not last:
+            if self.cut and self.message_begun:     # nothing came of it, so it was no sign of life
+                self.message_begun = min(self.message_begun, piece.begun)
+                self.set_deadline()
             return 0
+        self.taking_pieces = not last
         taken = (PyMemoryView_FromObject(data) if self.frames.memoryviews and not piece.text else data, last)
         Py_INCREF(taken)
         answer[0] = <PyObject*>taken
@@ -189,7 +207,7 @@ cdef class PieceReader(FrameReader):
     cdef int spoilt(self, int code, object error) except -1:
         """Close because of `error`, behind which nothing can be understood. Returns 1."""
         ChannelBase.drop_received(self)
-        return self.break_off(code, error)
+        return 1 if self.closing else self.break_off(code, error)
 
     cdef int join_pieces(self, Recv recv, PyObject** answer) except -1:
         """Put a message together of its pieces, if all are there."""
@@ -239,6 +257,7 @@ cdef class PieceReader(FrameReader):
         if squeezed:
             try:
                 message, _ = self.inflate(message, self.frames.max_size + 1)
+                message = self.characters(message, True)    # some of it may have been inflated for who gave up then
                 if len(message) > self.frames.max_size:
                     raise MessageTooLarge(len(message), self.frames.max_size)
                 if text:
@@ -264,7 +283,7 @@ cdef class PieceReader(FrameReader):
 
     cdef int drop_rest(self) except -1:
         """Let go of what has yet to come of the message that is coming."""
-        self.skipping = self.compressed and self.frames.in_takeover
+        self.skipping = self.compressed and self.frames.in_takeover and self.read_state == OPEN and not self.closing
         self.unwanted = not self.skipping
         if self.unwanted:
             self.end_inflating()

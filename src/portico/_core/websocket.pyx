@@ -270,7 +270,9 @@ cdef class WebSocketBase(PieceReader):
         self.held = None
         self.held_size = 0
         ChannelBase.wire_lost(self, error)
-        self.inflater = self.deflater = None
+        self.deflater = None
+        if not self.messages.count:     # what waits in pieces is inflated with it yet
+            self.inflater = None
         pings, self.pings = self.pings, None
         if pings:
             for _, waiting in pings.values():
