@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 from .channel cimport ChannelBase
 from .connection cimport OPEN, PIECE, Connection, ReadState
 from .frames cimport (BINARY, CONTINUATION, CONTROL_SIZE, FIN, NOT_UTF8, POLICY, PONG, PROTOCOL_BROKEN, RESERVED, RSV1, TEXT,
-                      TOO_BIG, UNSUPPORTED, Frames, portico_frame,
+                      TOO_BIG, UNSUPPORTED, portico_frame,
                       portico_frame_head, portico_mask, portico_rotated, portico_utf8_goes_on)
 from .spares cimport SMALLEST, spares_of
 
@@ -246,7 +246,8 @@ cdef class FrameReader(ChannelBase):
         return 0
 
     cdef int grow_body(self, Py_ssize_t more) except -1:
-        """Make room for `more` bytes, and at once for all that the frame announces, unless most of that has yet to come."""
+        """Make room for `more` bytes, and at once for all that the frame announces, unless most of that has yet to come or
+        goes on in pieces."""
         cdef Py_ssize_t needed = self.body_size + more + PyBytes_GET_SIZE(INFLATE_TAIL), most = COMMIT * needed
         cdef Py_ssize_t announced = 0 if self.in_pieces else self.frame_left
         if needed <= self.body_capacity:

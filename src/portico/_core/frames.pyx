@@ -7,7 +7,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.ref cimport Py_INCREF, PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.math cimport INFINITY
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
 from .codec cimport DEFAULT_MAX_SIZE, Codec, Payload, open_bytes, release

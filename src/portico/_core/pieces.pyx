@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 from .channel cimport ChannelBase
 from .connection cimport BATCH, NEXT, OPEN, PIECE, WITH_CONTROL, Failure, Recv
 from .frame_reader cimport FrameReader, deflated_bound, not_utf8
-from .frames cimport BINARY, NOT_UTF8, TEXT, TOO_BIG, portico_utf8_rest
+from .frames cimport NOT_UTF8, TEXT, TOO_BIG, portico_utf8_rest
 from .ring cimport Slot, ring_pop
 
 from portico.errors import MessageTooLarge, ProtocolError

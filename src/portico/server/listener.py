@@ -18,7 +18,7 @@ from portico.server.admission import packed_host
 from portico.server.listener_base import ListenerBase
 from portico.server.session import Session
 from portico.server.spec import ListenerSpec
-from portico.transports.connection import Channel, Signal, Stream
+from portico.transports.connection import Channel, Signal, State, Stream
 from portico.transports.listen import ListeningSocket, listen
 from portico.transports.memory import listen_memory
 from portico.transports.packets import record_wire
@@ -391,7 +391,7 @@ class Refusals:
         stream = Stream(wire, self._settings, self._forget, scheme=self._scheme)
         if self._closed:
             stream.abort()
-        elif not stream.flags[3]:
+        elif stream.state is not State.CLOSED:
             self._open[stream] = self._hub.loop.create_task(self._answer(stream, text))
 
     async def _answer(self, stream: Stream, text: bytes) -> None:
